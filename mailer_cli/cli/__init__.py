@@ -1,0 +1,111 @@
+"""The command line: assembly, and `main()`, the only place where an error becomes an exit code."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from mailer_cli import __version__
+from mailer_cli.cli import database
+from mailer_cli.cli.common import Invocation
+from mailer_cli.errors import Invalid, MailerError
+from mailer_cli.output import Printer
+
+app = typer.Typer(
+    name="mailer",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+for noun in (database,):
+    noun.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mailer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def before(
+    ctx: typer.Context,
+    folder: Annotated[
+        Path | None, typer.Option("-C", metavar="DIR", help="Run as if started in this folder.")
+    ] = None,
+    env_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Settings file instead of ./.env.")
+    ] = None,
+    database: Annotated[
+        str | None, typer.Option(metavar="URL|PATH", help="Database instead of MAILER_DATABASE.")
+    ] = None,
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours; the same as NO_COLOR=1.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Run SMS-like campaigns from a shell: clients, mailings, and a dispatcher for cron."""
+    if folder is not None:
+        try:
+            os.chdir(folder)
+        except OSError as error:
+            raise Invalid(f"-C: cannot enter {folder}: {error.strerror}") from error
+    colour = not (no_color or os.environ.get("NO_COLOR"))
+    ctx.obj = Invocation(env_file=env_file, database_setting=database, colour=colour)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code. Never a traceback: a bug is one line and exit 70."""
+    os.umask(0o077)  # whatever is made is the operator's alone
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    printer = Printer(as_json="--json" in arguments)
+    try:
+        code = app(args=arguments, prog_name="mailer", standalone_mode=False)
+        sys.stdout.flush()
+    except MailerError as error:
+        return _fail(printer, error)
+    except TyperException as error:
+        return _fail(printer, _usage(error))
+    except typer.Abort:
+        return 130
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return _reader_left()
+    except Exception as error:
+        return _fail(printer, _bug(error))
+    return code if isinstance(code, int) else 0
+
+
+def _fail(printer: Printer, error: MailerError) -> int:
+    printer.error(error)
+    return error.exit_code
+
+
+def _usage(error: TyperException) -> MailerError:
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "mailer"
+    return Invalid(" ".join(message.split()), f"{path} --help")
+
+
+def _reader_left() -> int:
+    """`mailer clients list | head` is no error; keep the interpreter from complaining at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _bug(error: Exception) -> MailerError:
+    """One line that says where, without values: they may hold phones."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "?"
+    return MailerError(
+        f"internal error: {type(error).__name__} at {place}", "please report it with this line"
+    )

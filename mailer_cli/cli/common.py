@@ -1,0 +1,158 @@
+"""What all commands share: options, one invocation's settings, and the road from a function to its result."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mailer_cli import output
+from mailer_cli.errors import Invalid
+from mailer_cli.output import Printer, Result
+
+if TYPE_CHECKING:
+    from mailer_cli.database import Database
+    from mailer_cli.settings import Settings
+
+EXITS = {
+    0: "done, or nothing to do",
+    1: "refused: no such id, wrong state, rows rejected",
+    2: "wrong usage or input",
+    69: "gateway unavailable",
+    74: "database or disk",
+    75: "database locked, try again later",
+    76: "gateway talks nonsense",
+    77: "token refused",
+    78: "configuration: setting, schema, no database",
+}
+
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, change nothing.")]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many rows.")]
+
+
+Command = Callable[..., Result | None]
+
+
+def utc_now() -> datetime:
+    """The only clock of the program."""
+    return datetime.now(UTC)
+
+
+@dataclass
+class Invocation:
+    """What was said before the command, and what a command needs to do its work."""
+
+    env_file: Path | None = None
+    database_setting: str | None = None
+    colour: bool = True
+    verbose: bool = False
+    printer: Printer = field(default_factory=Printer)
+
+    @cached_property
+    def settings(self) -> "Settings":
+        import dataclasses
+
+        from mailer_cli import settings
+
+        found = settings.load(self.env_file)
+        return dataclasses.replace(found, database=self.database_setting) if self.database_setting else found
+
+    @cached_property
+    def database(self) -> "Database":
+        from mailer_cli import database
+
+        return database.open_database(self.settings)
+
+    def now(self) -> datetime:
+        return utc_now()
+
+    def parse_time(self, option: str, value: str) -> datetime:
+        """Raises: Invalid, naming the option."""
+        from mailer_cli.times import BadTime, parse_time
+
+        try:
+            return parse_time(value, self.settings.timezone, self.now())
+        except BadTime as error:
+            raise Invalid(f"{option}: {error}", getattr(error, "hint", None)) from error
+
+    def show_time(self, moment: datetime | None) -> str:
+        from mailer_cli.times import show_time
+
+        return "" if moment is None else show_time(moment, self.settings.timezone)
+
+
+def command(
+    app: typer.Typer,
+    name: str,
+    *,
+    example: str,
+    exits: tuple[int, ...] = (0, 1, 2, 74, 75, 78),
+    panel: str | None = None,
+) -> Callable[[Command], Command]:
+    """Make a function a command: it takes the invocation and its own options and gives one result, or
+    None when it has announced all there is.
+
+    The command gets `--json`, `--quiet` and `--verbose`, prints the result, and returns its exit code.
+    """
+    codes = "\n".join(f"  {code:>2}  {EXITS[code]}" for code in exits)
+    epilog = f"\b\nExample:\n  {example}\n\n\b\nExit codes:\n{codes}"
+
+    def register(function: Command) -> Command:
+        def run(ctx: typer.Context, json: bool, quiet: bool, verbose: bool, **given: Any) -> int:
+            invocation: Invocation = ctx.obj
+            invocation.verbose = verbose
+            invocation.printer = Printer(as_json=json, quiet=quiet, colour=invocation.colour)
+            result = function(invocation, **given)
+            return 0 if result is None else invocation.printer.show(result)
+
+        _sign(run, function)
+        app.command(name, epilog=epilog, help=inspect.getdoc(function), rich_help_panel=panel)(run)
+        return function
+
+    return register
+
+
+def _sign(run: Callable[..., int], function: Command) -> None:
+    """Give `run` the options of `function`, less its invocation, and the common ones behind them."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    common = {
+        "json": Annotated[bool, typer.Option("--json", help="Print one JSON value.")],
+        "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing when all is well.")],
+        "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")],
+    }
+    own = list(inspect.signature(function).parameters.values())[1:]
+    parameters = [inspect.Parameter("ctx", keyword, annotation=typer.Context)]
+    parameters += [each.replace(kind=keyword) for each in own]
+    parameters += [
+        inspect.Parameter(name, keyword, default=False, annotation=kind) for name, kind in common.items()
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions take any attribute
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    run.__name__ = function.__name__
+
+
+def confirm(at: Invocation, question: str, yes: bool) -> None:
+    """Raises: Refused... by ending the command when the answer is no."""
+    if not at.printer.confirm(question, yes=yes):
+        raise typer.Exit(1)
+
+
+def read_text(source: Path) -> str:
+    """A text from a file, or from standard input for `-`. Raises: Invalid."""
+    try:
+        if str(source) == "-":
+            return sys.stdin.buffer.read().decode("utf-8-sig")
+        return source.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise Invalid(f"cannot read {source}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise Invalid(f"{source} is not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+__all__ = ["DryRun", "Invocation", "Limit", "Yes", "command", "confirm", "output", "read_text", "utc_now"]

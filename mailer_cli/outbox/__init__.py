@@ -1,0 +1,37 @@
+"""The message table as a queue; nothing else changes a message.
+
+The life of a message, and where each step is:
+
+    claim.py    pending -> sending, with an open attempt, before the first byte goes out
+    record.py   sending -> sent | failed | pending | unknown; what a dead run owned; what was never started
+    pace.py     when the rate lets the next ones start
+    close.py    pending -> expired | cancelled (or unknown); failed, unknown -> pending; an operator's word
+"""
+
+from mailer_cli.outbox.claim import GUARD, Batch, Claimed, Demand, claim, has_due, running, waiting
+from mailer_cli.outbox.close import cancel, expire, follow_zones, has_overdue, resolve, retry
+from mailer_cli.outbox.record import Counts, Verdict, begin_run, dead_runs, end_run, record, recover
+
+__all__ = [
+    "GUARD",
+    "Batch",
+    "Claimed",
+    "Counts",
+    "Demand",
+    "Verdict",
+    "begin_run",
+    "cancel",
+    "claim",
+    "dead_runs",
+    "end_run",
+    "expire",
+    "follow_zones",
+    "has_due",
+    "has_overdue",
+    "record",
+    "recover",
+    "resolve",
+    "retry",
+    "running",
+    "waiting",
+]

@@ -1,0 +1,142 @@
+"""Ends of messages that wait, and their way back: expiry, cancelling, an operator's retry or word."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, and_, exists, insert, select, update
+from sqlmodel import col
+
+from mailer_cli.models import (
+    MAYBE_TAKEN,
+    Attempt,
+    Client,
+    Mailing,
+    Message,
+    MessageStatus,
+    Resolution,
+    Tally,
+)
+
+PENDING = col(Message.status) == "pending"  # literally as in the partial index, or it is not used
+
+
+def doubtful() -> ColumnElement[bool]:
+    """Whether some attempt of the message may have been taken although no OK was seen."""
+    taken = exists().where(
+        col(Attempt.message_id) == col(Message.id),
+        col(Attempt.outcome).in_([str(each) for each in MAYBE_TAKEN]),
+    )
+    return and_(col(Message.attempts) > 0, taken)
+
+
+@dataclass(frozen=True)
+class Closed:
+    """How many messages were ended, and how many more became `unknown` instead."""
+
+    ended: int
+    unknown: int
+
+
+def expire(connection: Connection, now: datetime) -> Closed:
+    """End what waits although its mailing's end has passed. Repeating is safe.
+
+    What may have been taken becomes `unknown`: nobody may say of it that it was not sent.
+    """
+    return _close(connection, _overdue(now), MessageStatus.EXPIRED, "mailing ended")
+
+
+def has_overdue(connection: Connection, now: datetime) -> bool:
+    """Whether `expire` has something to do."""
+    return (
+        connection.execute(select(col(Message.id)).where(_overdue(now), PENDING).limit(1)).first() is not None
+    )
+
+
+def _overdue(now: datetime) -> ColumnElement[bool]:
+    waits = exists().where(
+        col(Tally.mailing_id) == col(Mailing.id), col(Tally.status) == "pending", col(Tally.messages) > 0
+    )
+    return col(Message.mailing_id).in_(select(col(Mailing.id)).where(col(Mailing.end_at) <= now, waits))
+
+
+def cancel(connection: Connection, which: ColumnElement[bool], reason: str) -> int:
+    """Cancel what waits among `which` messages; how many. What is in flight finishes.
+
+    What may have been taken becomes `unknown`, with the same reason.
+    """
+    closed = _close(connection, which, MessageStatus.CANCELLED, reason)
+    return closed.ended + closed.unknown
+
+
+def _close(connection: Connection, which: ColumnElement[bool], status: MessageStatus, reason: str) -> Closed:
+    waiting = update(Message).where(which, PENDING)
+    unknown = waiting.where(doubtful()).values(status=MessageStatus.UNKNOWN.value, reason=reason)
+    ended = waiting.values(status=status.value, reason=reason)
+    in_doubt = connection.execute(unknown).rowcount
+    return Closed(connection.execute(ended).rowcount, in_doubt)
+
+
+def follow_zones(connection: Connection, clients: Sequence[int] | ScalarSelect[int]) -> int:
+    """Let waiting messages without an attempt follow the zones of these clients; how many changed.
+
+    An attempt fixes the zone for all repeats.
+    """
+    zone = select(col(Client.timezone)).where(col(Client.id) == col(Message.client_id)).scalar_subquery()
+    statement = (
+        update(Message)
+        .where(
+            col(Message.mailing_id).in_(select(col(Mailing.id))),  # leads the unique index to the clients
+            col(Message.client_id).in_(clients),
+            PENDING,
+            col(Message.attempts) == 0,
+            col(Message.timezone) != zone,
+        )
+        .values(timezone=zone)
+    )
+    return connection.execute(statement).rowcount
+
+
+def retry(
+    connection: Connection,
+    mailing_id: int,
+    statuses: Sequence[MessageStatus],
+    reason: str | None,
+    now: datetime,
+) -> int:
+    """Give `failed` or `unknown` messages of a mailing back to the queue with fresh limits; how many.
+
+    The counters stay equal to the attempts; what is forgiven lets the limits count anew.
+    """
+    which = and_(
+        col(Message.mailing_id) == mailing_id,
+        col(Message.status).in_([str(each) for each in statuses]),
+        col(Message.reason) == reason if reason is not None else col(Message.id).is_not(None),
+    )
+    statement = (
+        update(Message)
+        .where(which)
+        .values(
+            status=MessageStatus.PENDING.value,
+            reason=None,
+            due_at=now,
+            failures_forgiven=col(Message.failures),
+            unknowns_forgiven=col(Message.unknowns),
+        )
+    )
+    return connection.execute(statement).rowcount
+
+
+def resolve(connection: Connection, message_id: int, status: MessageStatus, now: datetime) -> int:
+    """Settle an `unknown` message as `sent` or `failed` by the operator's word; 0 when it is not unknown."""
+    sent = status == MessageStatus.SENT
+    statement = (
+        update(Message)
+        .where(col(Message.id) == message_id, col(Message.status) == MessageStatus.UNKNOWN.value)
+        .values(status=status.value, reason="operator's word", sent_at=now if sent else None)
+    )
+    changed = connection.execute(statement).rowcount
+    if changed:
+        row = {"message_id": message_id, "status": status.value, "resolved_at": now}
+        connection.execute(insert(Resolution).values(row))
+    return changed
