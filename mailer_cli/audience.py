@@ -1,16 +1,36 @@
 """Who gets a mailing: a filter becomes a SELECT, and the audience is fixed by one statement."""
 
+import re
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, func, insert, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.orm import Mapped
 from sqlmodel import col
 from sqlmodel.sql.sqltypes import UTCDateTime
 
-from mailer_cli import database
+from mailer_cli import database, outbox
+from mailer_cli.errors import Invalid
 from mailer_cli.models import Block, Client, Mailing, Message, MessageStatus, Tally
 
 ID_EPOCH_MS = 1_704_067_200_000  # 2024-01-01T00:00:00Z
+OPERATOR_CODE = re.compile(r"\d{3}", re.ASCII)
+FILTER_CHANGED = "filter changed"
+"""The reason of messages that a narrowed filter cancelled; a widened one brings them back by it."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +44,65 @@ class Filter:
     def everyone(self) -> bool:
         return not (self.operator_codes or self.tags)
 
-    def matches(self) -> ColumnElement[bool]:
-        """The condition on `client`: neither removed nor on the stop list, and in the filter."""
-        blocked = exists().where(col(Block.phone) == col(Client.phone))
-        found = col(Client.removed_at).is_(None) & ~blocked
+    def covers(self, other: "Filter") -> bool:
+        """Whether everybody who matches the other filter matches this one, whoever the clients are."""
+        return _covers(self.operator_codes, other.operator_codes) and _covers(self.tags, other.tags)
+
+    def describes(self) -> ColumnElement[bool]:
+        """The condition on `client` that its code and tag are in the filter."""
+        found: ColumnElement[bool] = true()
         if self.operator_codes:
             found &= col(Client.operator_code).in_(self.operator_codes)
         if self.tags:
             found &= col(Client.tag).in_(self.tags)
         return found
+
+    def matches(self) -> ColumnElement[bool]:
+        """The condition on `client`: neither removed nor on the stop list, and in the filter."""
+        blocked = exists().where(col(Block.phone) == col(Client.phone))
+        return col(Client.removed_at).is_(None) & ~blocked & self.describes()
+
+
+def _covers(wider: tuple[str, ...], narrower: tuple[str, ...]) -> bool:
+    return not wider or (bool(narrower) and set(narrower) <= set(wider))
+
+
+def choose(operator_codes: Sequence[str], tags: Sequence[str], *, everyone: bool) -> Filter:
+    """The filter that an operator wrote, in his order and without repetitions.
+
+    Raises: Invalid, also when it names nobody and not everybody: a forgotten option must not reach all.
+    """
+    wanted = Filter(
+        tuple(dict.fromkeys(map(checked_code, operator_codes))), tuple(dict.fromkeys(map(checked_tag, tags)))
+    )
+    if wanted.everyone and not everyone:
+        raise Invalid("no operator code and no tag is given", "add --all if every client is meant")
+    if everyone and not wanted.everyone:
+        raise Invalid("--all and a filter contradict each other", "leave one of them out")
+    return wanted
+
+
+def checked_code(value: str) -> str:
+    """Raises: Invalid."""
+    code = value.strip()
+    if not OPERATOR_CODE.fullmatch(code):
+        raise Invalid(f"operator code {value!r} is not three digits")
+    return code
+
+
+def checked_tag(value: str) -> str:
+    """The tag as it is stored and compared. Raises: Invalid."""
+    tag = normal_tag(value)
+    if not tag:
+        raise Invalid("an empty tag matches nobody", "leave --tag out to take clients of any tag")
+    if any(unicodedata.category(each) in ("Cc", "Cs") for each in tag):
+        raise Invalid(f"tag {value!r} has a control character")
+    return tag
+
+
+def normal_tag(value: str) -> str:
+    """Trimmed and composed (NFC): what looks the same is the same."""
+    return unicodedata.normalize("NFC", value.strip())
 
 
 def filter_of(connection: Connection, mailing_id: int) -> Filter:
@@ -47,9 +117,40 @@ def size(connection: Connection, wanted: Filter) -> int:
     return connection.execute(select(func.count()).select_from(Client).where(wanted.matches())).scalar_one()
 
 
+@dataclass(frozen=True)
+class Breakdown:
+    """Who would get a mailing now: pairs of a key and how many, the most first."""
+
+    by_operator: tuple[tuple[str, int], ...]
+    by_timezone: tuple[tuple[str, int], ...]
+
+    @property
+    def size(self) -> int:
+        return sum(total for _, total in self.by_operator)
+
+
+def break_down(connection: Connection, wanted: Filter) -> Breakdown:
+    return Breakdown(
+        _count_by(connection, wanted, col(Client.operator_code)),
+        _count_by(connection, wanted, col(Client.timezone)),
+    )
+
+
+def _count_by(connection: Connection, wanted: Filter, key: Mapped[str]) -> tuple[tuple[str, int], ...]:
+    statement = select(key, func.count()).where(wanted.matches()).group_by(key)
+    return tuple(
+        (name, total) for name, total in connection.execute(statement.order_by(func.count().desc(), key))
+    )
+
+
 def due(now: datetime, only: int | None = None) -> Select[int]:
     """Mailings whose time has come and whose audience is not fixed yet; `only` looks at one."""
-    statement = select(col(Mailing.id)).where(
+    statement = select(col(Mailing.id)).where(_is_due(now))
+    return statement if only is None else statement.where(col(Mailing.id) == only)
+
+
+def _is_due(now: datetime) -> ColumnElement[bool]:
+    return and_(
         col(Mailing.fixed_at).is_(None),
         col(Mailing.cancelled_at).is_(None),
         col(Mailing.removed_at).is_(None),
@@ -57,19 +158,14 @@ def due(now: datetime, only: int | None = None) -> Select[int]:
         col(Mailing.start_at) <= now,
         col(Mailing.end_at) > now,
     )
-    return statement if only is None else statement.where(col(Mailing.id) == only)
 
 
 def fix(connection: Connection, mailing_id: int, now: datetime) -> int:
     """Fix the audience of a mailing whose time has come; how many messages were made.
 
-    Repeating makes none: a fixed audience grows only by `top_up`.
+    None are made when it is not due. Repeating makes none: a fixed audience grows only by `top_up`.
     """
-    statement = (
-        update(Mailing)
-        .where(col(Mailing.id) == mailing_id, col(Mailing.fixed_at).is_(None))
-        .values(fixed_at=now)
-    )
+    statement = update(Mailing).where(col(Mailing.id) == mailing_id, _is_due(now)).values(fixed_at=now)
     if connection.execute(statement).rowcount == 0:
         return 0
     return top_up(connection, mailing_id, now)
@@ -100,6 +196,29 @@ def top_up(connection: Connection, mailing_id: int, now: datetime) -> int:
     made = connection.execute(insert(Message).from_select(names, chosen, include_defaults=False)).rowcount
     _count(connection, mailing_id, made)
     return made
+
+
+def refit(connection: Connection, mailing_id: int, old: Filter, now: datetime) -> tuple[int, int]:
+    """Let what waits without an attempt follow the mailing's filter; how many were cancelled and added.
+
+    Tag and code changes of clients remove nobody, so a filter that only widens cancels nobody, also not
+    him who has left it meanwhile; any other cancels whoever is not in it now. Whom an earlier filter
+    had cancelled comes back under his old id.
+    """
+    new = filter_of(connection, mailing_id)
+    cancelled = 0
+    if not new.covers(old):
+        cancelled = outbox.cancel(connection, _untried(mailing_id, ~new.describes()), FILTER_CHANGED)
+    revived = outbox.revive(connection, _untried(mailing_id, new.matches()), FILTER_CHANGED, now)
+    return cancelled, revived + top_up(connection, mailing_id, now)
+
+
+def _untried(mailing_id: int, clients: ColumnElement[bool]) -> ColumnElement[bool]:
+    return and_(
+        col(Message.mailing_id) == mailing_id,
+        col(Message.attempts) == 0,
+        exists().where(col(Client.id) == col(Message.client_id), clients),
+    )
 
 
 def _id_floor(now: datetime) -> int:

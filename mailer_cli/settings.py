@@ -1,11 +1,14 @@
 """What the operator has set: `.env` and the environment, read once into a frozen value."""
 
+import io
+import math
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from mailer_cli.errors import Misconfigured
+from mailer_cli.errors import DatabaseFailed, Misconfigured
 from mailer_cli.times import BadTime, find_zone, system_zone
 
 HINT = "set it in .env or in the environment"
@@ -33,91 +36,155 @@ class Settings:
     smtp_url: str | None = field(default=None, repr=False)
     report_to: tuple[str, ...] = ()
     env_file: Path | None = None
+    unknown: tuple[str, ...] = ()  # MAILER_ names that mean nothing: misspelled, or of another version
 
     def require_gateway(self) -> tuple[str, str]:
         """The gateway's address and the token.
 
         Raises: Misconfigured when one is missing or malformed.
         """
-        return _gateway_url(self.url), _token(self.token)
+        return self.require_url(), self.require_token()
+
+    def require_url(self) -> str:
+        """The gateway's address. Raises: Misconfigured."""
+        return _gateway_url(self.url)
+
+    def require_token(self) -> str:
+        """The token, with the shape of a JWT. Raises: Misconfigured, without showing it."""
+        return _token(self.token)
 
 
 def load(env_file: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Settings of this folder: defaults, then the `.env` file, then the environment.
+    """Settings of this folder: the environment, else the `.env` file, else the defaults. Empty is not set.
 
+    The token may also be systemd's credential `mailer_token`, which goes before `.env`.
     Raises: Misconfigured, naming the setting, the value and what is allowed.
     """
     given = _dotenv(env_file)
-    values = {name: value for name, value in given.items() if name.startswith("MAILER_")}
-    values |= {f"MAILER_{name}": given[name] for name in ("TOKEN", "URL") if name in given}
-    values |= {name: value for name, value in environment.items() if name.startswith("MAILER_")}
-    taken = {name: value.strip() for name, value in values.items() if value.strip()}
+    layers = (
+        given,
+        {f"MAILER_{name}": given[name] for name in ("TOKEN", "URL") if name in given},
+        _credential(environment),
+        environment,
+    )
+    taken = {
+        name: value.strip()
+        for layer in layers
+        for name, value in layer.items()
+        if name.startswith("MAILER_") and value.strip()
+    }
     return _checked(taken, env_file)
 
 
+def write_template(path: Path) -> bool:
+    """Make a `.env` to fill in, 0600; False when there is one already. Raises: DatabaseFailed."""
+    template = Path(__file__).with_name("templates") / "env"
+    try:
+        with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as made:
+            made.write(template.read_text())
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise DatabaseFailed(f"cannot write {path}: {error.strerror}") from error
+    return True
+
+
 def _dotenv(env_file: Path | None) -> dict[str, str]:
-    from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
 
     path = env_file or Path(".env")
-    if not path.is_file():
-        if env_file is not None:
-            raise Misconfigured(f"there is no settings file {env_file}")
-        return {}
     try:
-        # no interpolation: a `$` in a token is a `$`; no search in parent folders either
-        found = dotenv_values(path, interpolate=False)
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        if env_file is not None:
+            raise Misconfigured(f"there is no settings file {env_file}") from None
+        return {}
+    except OSError as error:
+        raise Misconfigured(f"cannot read settings file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise Misconfigured(f"settings file {path} is not UTF-8: byte {error.start}") from error
+    # the parser alone: a `$` in a token is a `$`, and no other folder is searched
+    lines = list(parse_stream(io.StringIO(text)))
+    for line in lines:
+        if line.error:
+            raise Misconfigured(f"{path}, line {line.original.line} is not NAME=value", "mend the line")
+    return {line.key: line.value for line in lines if line.key is not None and line.value is not None}
+
+
+def _credential(environment: Mapping[str, str]) -> dict[str, str]:
+    """What systemd's `LoadCredential=mailer_token:...` has put where only this service can read it."""
+    folder = environment.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        return {}
+    path = Path(folder) / "mailer_token"
+    try:
+        return {"MAILER_TOKEN": path.read_text(encoding="ascii")}
+    except FileNotFoundError:
+        return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"cannot read settings file {path}: {error}") from error
-    return {name: value for name, value in found.items() if value is not None}
+        raise Misconfigured(f"cannot read the credential {path}: {type(error).__name__}") from error
 
 
 def _checked(taken: Mapping[str, str], env_file: Path | None) -> Settings:
-    def number(name: str, default: float, least: float, most: float) -> float:
-        value = taken.get(name)
+    given = _Given(taken)
+    return Settings(
+        token=given.text("MAILER_TOKEN"),
+        url=given.text("MAILER_URL"),
+        database=given.text("MAILER_DATABASE") or "mailer.db",
+        timezone=_zone(given.text("MAILER_TIMEZONE")),
+        concurrency=given.whole("MAILER_CONCURRENCY", 64, 1, 1024),
+        rate=_rate(given.text("MAILER_RATE")),
+        timeout=given.number("MAILER_TIMEOUT", 30, 0.1, 600),
+        max_seconds=given.number("MAILER_MAX_SECONDS", 55, 1, 86_400),
+        on_unknown=given.word("MAILER_ON_UNKNOWN", "retry", "hold") or "retry",
+        max_failures=given.whole("MAILER_MAX_FAILURES", 8, 1, 100),
+        max_unknown=given.whole("MAILER_MAX_UNKNOWN", 3, 1, 100),
+        max_text=given.whole("MAILER_MAX_TEXT", 1000, 1, 100_000),
+        journal=given.word("MAILER_JOURNAL", "wal", "truncate"),
+        proxy=_proxy(given.text("MAILER_PROXY")),
+        log=given.text("MAILER_LOG"),
+        smtp_url=_smtp_url(given.text("MAILER_SMTP_URL")),
+        report_to=_addresses(given.text("MAILER_REPORT_TO") or ""),
+        env_file=env_file,
+        unknown=tuple(sorted(taken.keys() - NAMES)),
+    )
+
+
+NAMES = {f"MAILER_{each.name.upper()}" for each in fields(Settings)} - {"MAILER_ENV_FILE", "MAILER_UNKNOWN"}
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Settings as they were written, none of them empty; each method raises Misconfigured."""
+
+    values: Mapping[str, str]
+
+    def text(self, name: str) -> str | None:
+        return self.values.get(name)
+
+    def number(self, name: str, default: float, least: float, most: float) -> float:
+        value = self.values.get(name)
         if value is None:
             return default
         try:
             found = float(value)
         except ValueError:
-            found = float("nan")
+            found = math.nan
         if not least <= found <= most:
             raise _bad(name, value, f"a number from {least:g} to {most:g}")
         return found
 
-    def whole(name: str, default: int, least: int, most: int) -> int:
-        found = number(name, default, least, most)
+    def whole(self, name: str, default: int, least: int, most: int) -> int:
+        found = self.number(name, default, least, most)
         if found != int(found):
-            raise _bad(name, taken[name], f"a whole number from {least} to {most}")
+            raise _bad(name, self.values[name], f"a whole number from {least} to {most}")
         return int(found)
 
-    def word(name: str, allowed: tuple[str, ...]) -> str | None:
-        value = taken.get(name)
+    def word(self, name: str, *allowed: str) -> str | None:
+        value = self.values.get(name)
         if value is not None and value.lower() not in allowed:
             raise _bad(name, value, " or ".join(allowed))
         return value.lower() if value else None
-
-    return Settings(
-        token=taken.get("MAILER_TOKEN"),
-        url=taken.get("MAILER_URL"),
-        database=taken.get("MAILER_DATABASE", "mailer.db"),
-        timezone=_zone(taken.get("MAILER_TIMEZONE")),
-        concurrency=whole("MAILER_CONCURRENCY", 64, 1, 1024),
-        rate=_rate(taken.get("MAILER_RATE")),
-        timeout=number("MAILER_TIMEOUT", 30, 0.1, 600),
-        max_seconds=number("MAILER_MAX_SECONDS", 55, 1, 86_400),
-        on_unknown=word("MAILER_ON_UNKNOWN", ("retry", "hold")) or "retry",
-        max_failures=whole("MAILER_MAX_FAILURES", 8, 1, 100),
-        max_unknown=whole("MAILER_MAX_UNKNOWN", 3, 1, 100),
-        max_text=whole("MAILER_MAX_TEXT", 1000, 1, 100_000),
-        journal=word("MAILER_JOURNAL", ("wal", "truncate")),
-        proxy=_proxy(taken.get("MAILER_PROXY")),
-        log=taken.get("MAILER_LOG"),
-        smtp_url=taken.get("MAILER_SMTP_URL"),
-        report_to=tuple(
-            part.strip() for part in taken.get("MAILER_REPORT_TO", "").split(",") if part.strip()
-        ),
-        env_file=env_file,
-    )
 
 
 def parse_rate(value: str) -> float:
@@ -186,6 +253,21 @@ def _token(value: str | None) -> str:
             "TOKEN is not a JWT: three parts between dots, without spaces", "copy the token again"
         )
     return value
+
+
+def _smtp_url(value: str | None) -> str | None:
+    # the value is not shown: it may hold a password
+    if value is not None and not value.startswith(("smtp://", "smtps://")):
+        raise Misconfigured("MAILER_SMTP_URL is not an smtp:// or smtps:// address", HINT)
+    return value
+
+
+def _addresses(value: str) -> tuple[str, ...]:
+    found = tuple(part.strip() for part in value.split(",") if part.strip())
+    for each in found:
+        if not re.fullmatch(r"[^@\s<>]+@[^@\s<>]+", each):
+            raise _bad("MAILER_REPORT_TO", each, "e-mail addresses with commas between")
+    return found
 
 
 def _proxy(value: str | None) -> str | None:

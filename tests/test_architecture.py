@@ -13,9 +13,11 @@ PACKAGE = Path(__file__).parent.parent / "mailer_cli"
 ROAD = [
     *("__main__", "cli", "output"),
     *("dispatch", "sender", "caution", "decide", "breaker"),
-    *("stats", "doctor", "schedule", "csv_import", "csv_export", "clients", "mailings"),
-    *("sandbox", "gateway", "audience", "outbox", "backup"),
-    *("logs", "database", "models", "settings", "stop", "times", "errors"),
+    *("stats", "messages", "doctor", "schedule"),
+    *("csv_export", "csv_import", "clients", "mailings"),
+    *("sandbox", "gateway", "audience", "backup", "outbox"),
+    *("invariants", "findings", "files", "logs"),
+    *("database", "models", "settings", "stop", "times", "errors"),
 ]
 """A module may import what stands after it, never what stands before it."""
 

@@ -10,10 +10,10 @@ import typer
 from typer.exceptions import TyperException
 
 from mailer_cli import __version__
-from mailer_cli.cli import database
+from mailer_cli.cli import clients, database, demo, dispatch, mailings, messages, operations, sandbox, stats
 from mailer_cli.cli.common import Invocation
 from mailer_cli.errors import Invalid, MailerError
-from mailer_cli.output import Printer
+from mailer_cli.output import Printer, unwritten
 
 app = typer.Typer(
     name="mailer",
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for noun in (database,):
+for noun in (clients, mailings, messages, dispatch, stats, database, operations, sandbox, demo):
     noun.register(app)
 
 
@@ -66,17 +66,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     printer = Printer(as_json="--json" in arguments)
     try:
         code = app(args=arguments, prog_name="mailer", standalone_mode=False)
-        sys.stdout.flush()
+        printer.stdout.flush()
     except MailerError as error:
         return _fail(printer, error)
     except TyperException as error:
-        return _fail(printer, _usage(error))
+        return _misused(printer, error)
     except typer.Abort:
         return 130
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         return _reader_left()
+    except OSError as error:  # only one without a file can be the help, or a last flush, that was not written
+        return _fail(printer, _bug(error) if error.filename else unwritten(printer.stdout, error))
     except Exception as error:
         return _fail(printer, _bug(error))
     return code if isinstance(code, int) else 0
@@ -87,11 +89,14 @@ def _fail(printer: Printer, error: MailerError) -> int:
     return error.exit_code
 
 
-def _usage(error: TyperException) -> MailerError:
-    message = error.format_message() if hasattr(error, "format_message") else str(error)
+def _misused(printer: Printer, error: TyperException) -> int:
     context = getattr(error, "ctx", None)
+    if context is not None and error.message == context.get_help():  # a group without a command
+        printer.say(error.message)
+        return Invalid.exit_code
     path = context.command_path if context is not None else "mailer"
-    return Invalid(" ".join(message.split()), f"{path} --help")
+    message = " ".join(error.format_message().split())
+    return _fail(printer, Invalid(message, f"{path} --help"))
 
 
 def _reader_left() -> int:

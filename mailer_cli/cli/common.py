@@ -24,6 +24,7 @@ EXITS = {
     1: "refused: no such id, wrong state, rows rejected",
     2: "wrong usage or input",
     69: "gateway unavailable",
+    70: "a bug of ours",
     74: "database or disk",
     75: "database locked, try again later",
     76: "gateway talks nonsense",

@@ -1,24 +1,45 @@
 """`mailer init` and `mailer db`: the database as a file."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from mailer_cli import output
-from mailer_cli.cli.common import Invocation, command
+from mailer_cli.cli.common import Invocation, Yes, command, confirm
 
 db = typer.Typer(no_args_is_help=True, help="The database: upgrade, check, backup, restore.")
+
+Source = Annotated[Path, typer.Argument(metavar="FILE", help="A backup that `mailer db backup` made.")]
+Target = Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes.")]
 
 
 def register(app: typer.Typer) -> None:
     """Hang these commands on the program."""
     app.add_typer(db, name="db")
+    command(app, "init", example="mailer init", exits=(0, 2, 74, 75, 78))(init)
 
-    @command(app, "init", example="mailer init", exits=(0, 2, 74, 75, 78))
-    def init(at: Invocation) -> output.Result:
-        """Make the database and a .env to fill in. Nothing is overwritten; repeating is safe."""
-        from mailer_cli import database
 
-        opened, made = database.create_database(at.settings)
-        return output.Note({"database": str(opened.path), "made": made}, [f"made {opened.path}"])
+def init(at: Invocation) -> output.Result:
+    """Make the database and a .env to fill in. Nothing is overwritten; repeating is safe."""
+    from mailer_cli import database, settings
+
+    env_file = at.env_file or Path(".env")
+    env_made = settings.write_template(env_file)
+    opened, made = database.create_database(at.settings)
+    lines = [
+        f"{'made' if env_made else 'kept'} {env_file}",
+        f"{'made' if made else 'kept'} {opened.path}, schema {database.SCHEMA}",
+        _next_step(at, env_file),
+    ]
+    found = {"database": str(opened.path), "made": made, "env_file": str(env_file), "env_made": env_made}
+    return output.Note(found | {"schema": database.SCHEMA}, lines)
+
+
+def _next_step(at: Invocation, env_file: Path) -> str:
+    if at.settings.token is None:
+        return f"next: write the gateway's token into {env_file} (TOKEN=...), then: mailer doctor"
+    return "next: mailer doctor; mailer clients import FILE; mailer mailings create"
 
 
 @command(db, "upgrade", example="mailer db upgrade", exits=(0, 2, 74, 75, 78))
@@ -26,5 +47,69 @@ def upgrade(at: Invocation) -> output.Result:
     """Bring the database's schema up to date, all or nothing. Repeating is safe."""
     from mailer_cli import database
 
-    opened, _ = database.create_database(at.settings)
-    return output.Note({"schema": database.SCHEMA}, [f"{opened.path} has schema {database.SCHEMA}"])
+    opened = database.unopened(at.settings)
+    database.require_file(opened.path)
+    before, after = database.upgrade(opened, at.settings)
+    done = (
+        f"upgraded from {before or 'nothing'} to {after}"
+        if before != after
+        else f"has schema {after} already"
+    )
+    return output.Note({"before": before, "after": after}, [f"{opened.path} {done}"])
+
+
+@command(db, "check", example="mailer db check", exits=(0, 1, 2, 74, 75, 78))
+def check(at: Invocation) -> output.Result:
+    """Look for damage in the file and for broken rules in its content. Changes nothing."""
+    from mailer_cli import invariants
+    from mailer_cli.cli.findings import shown
+
+    return shown(list(invariants.check(at.database, at.now())))
+
+
+@command(db, "backup", example="mailer db backup /backups/mailer.db", exits=(0, 1, 2, 74, 75, 78))
+def backup(
+    at: Invocation,
+    target: Target,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
+) -> output.Result:
+    """Copy the database, also while a dispatch runs. FILE is complete and checked, or not there at all."""
+    from mailer_cli import backup as copies
+
+    size = copies.back_up(at.database, target, force=force)
+    return output.Note(
+        {"file": str(target), "bytes": size}, [f"copied {at.database.path} to {target}, {size / 1e6:.1f} MB"]
+    )
+
+
+@command(db, "restore", example="mailer db restore /backups/mailer.db --yes", exits=(0, 1, 2, 74, 75, 78))
+def restore(
+    at: Invocation,
+    source: Source,
+    keep_pending: Annotated[
+        bool,
+        typer.Option("--keep-pending", help="Nothing was sent since the backup: what waited still waits."),
+    ] = False,
+    yes: Yes = False,
+) -> output.Result:
+    """Put a backup in the place of the database. The replaced one is kept beside it.
+
+    Open mailings are paused. What waited in the backup may have been sent since, so it becomes unknown;
+    `mailer mailings retry ID --status unknown` gives it back to the queue.
+    """
+    from mailer_cli import backup as copies
+
+    schema = copies.look_at(source)
+    confirm(at, f"replace the database {at.settings.database} by {source}, schema {schema}?", yes)
+    done = copies.restore(at.settings, source, at.now(), keep_pending=keep_pending)
+    after = done.after
+    lines = [
+        f"restored {at.settings.database} from {source}",
+        *([f"kept what it was as {done.kept}"] if done.kept else []),
+        f"{after.paused} mailings paused, {after.unknown} messages unknown, {after.pending} pending",
+        "clients and the stop list are those of the backup",
+        "next: mailer mailings list --status paused; look at each before mailer mailings resume ID",
+    ]
+    found = {"database": at.settings.database, "kept": str(done.kept) if done.kept else None}
+    counts = {"paused": after.paused, "unknown": after.unknown, "pending": after.pending}
+    return output.Note(found | {"schema_before": done.schema_before} | counts, lines)

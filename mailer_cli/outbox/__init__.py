@@ -5,20 +5,25 @@ The life of a message, and where each step is:
     claim.py    pending -> sending, with an open attempt, before the first byte goes out
     record.py   sending -> sent | failed | pending | unknown; what a dead run owned; what was never started
     pace.py     when the rate lets the next ones start
-    close.py    pending -> expired | cancelled (or unknown); failed, unknown -> pending; an operator's word
+    close.py    pending -> expired | cancelled (or unknown); failed, unknown, cancelled -> pending;
+                an operator's word
+    restore.py  pending, sending -> unknown, when a backup is put back
 """
 
 from mailer_cli.outbox.claim import GUARD, Batch, Claimed, Demand, claim, has_due, running, waiting
-from mailer_cli.outbox.close import cancel, expire, follow_zones, has_overdue, resolve, retry
+from mailer_cli.outbox.close import cancel, expire, follow_zones, has_overdue, resolve, retry, revive
 from mailer_cli.outbox.record import Counts, Verdict, begin_run, dead_runs, end_run, record, recover
+from mailer_cli.outbox.restore import AfterRestore, after_restore
 
 __all__ = [
     "GUARD",
+    "AfterRestore",
     "Batch",
     "Claimed",
     "Counts",
     "Demand",
     "Verdict",
+    "after_restore",
     "begin_run",
     "cancel",
     "claim",
@@ -32,6 +37,7 @@ __all__ = [
     "recover",
     "resolve",
     "retry",
+    "revive",
     "running",
     "waiting",
 ]

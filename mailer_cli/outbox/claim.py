@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, bindparam, func, insert, select, text, update
+from sqlalchemy import Connection, RowMapping, Select, bindparam, exists, func, insert, select, text, update
 from sqlmodel import col
 from sqlmodel.sql.sqltypes import UTCDateTime
 
@@ -90,6 +90,12 @@ def claim(connection: Connection, demand: Demand, texts: dict[int, str], now: da
     What the rate holds back is not claimed. Needs a write transaction; once that is committed the
     messages may be sent, and only by this run.
     """
+    while (batch := _claim_once(connection, demand, texts, now)) is None:
+        pass  # all that were chosen were cancelled instead; there may be others behind them
+    return batch
+
+
+def _claim_once(connection: Connection, demand: Demand, texts: dict[int, str], now: datetime) -> Batch | None:
     turns = [
         _Turn(row, Pace(row["rate"], row["next_free_at"], now)) for row in _running(connection, demand, now)
     ]
@@ -101,6 +107,8 @@ def claim(connection: Connection, demand: Demand, texts: dict[int, str], now: da
     served = _go_round(connection, waiting, demand, shared, now)
     held_until = _held_until(connection, waiting, shared, now) if demand.slots else None
     claimed = [each for turn in waiting for each in _take(connection, turn, demand.run_id, texts, now)]
+    if not claimed and any(turn.chosen for turn in waiting):
+        return None
     _advance(connection, waiting, shared)
     return Batch(sorted(claimed, key=lambda each: each.start_at), held_until, running, served)
 
@@ -255,7 +263,7 @@ def _take(
 ) -> list[Claimed]:
     """Write the intent: the chosen messages are `sending`, each with an open attempt."""
     starts = dict(turn.chosen)
-    for message_id in _stop_listed(connection, list(starts)):
+    for message_id in _cancel_unwanted(connection, list(starts)):
         del starts[message_id]
     if not starts:
         return []
@@ -294,22 +302,29 @@ _TAKE = (
         (col(Message.unknowns) - col(Message.unknowns_forgiven)).label("unknowns"),
     )
 )
-_STOP_LISTED = (
-    select(col(Message.id))
+_UNWANTED = (
+    select(col(Message.id), col(Client.removed_at))
     .join(Client, col(Client.id) == col(Message.client_id))
-    .join(Block, col(Block.phone) == func.coalesce(col(Message.phone), col(Client.phone)))
-    .where(col(Message.id).in_(bindparam("ids", expanding=True)))
+    .where(
+        col(Message.id).in_(bindparam("ids", expanding=True)),
+        col(Client.removed_at).is_not(None)
+        | exists().where(col(Block.phone) == func.coalesce(col(Message.phone), col(Client.phone))),
+    )
 )
 
 
-def _stop_listed(connection: Connection, ids: Sequence[int]) -> Sequence[int]:
-    """Which of the messages go to a phone on the stop list; they are cancelled here and now."""
-    if not ids:
-        return []
-    found = connection.execute(_STOP_LISTED, {"ids": ids}).scalars().all()
-    if found:
-        cancel(connection, col(Message.id).in_(found), "client blocked")
-    return found
+def _cancel_unwanted(connection: Connection, ids: Sequence[int]) -> list[int]:
+    """Cancel here and now what would go to a client who is removed or on the stop list; which.
+
+    It waited in flight when that was said, and has come back.
+    """
+    found = connection.execute(_UNWANTED, {"ids": ids}).all() if ids else []
+    removed = [row.id for row in found if row.removed_at is not None]
+    blocked = [row.id for row in found if row.removed_at is None]
+    for which, reason in ((removed, "client removed"), (blocked, "client blocked")):
+        if which:
+            cancel(connection, col(Message.id).in_(which), reason)
+    return removed + blocked
 
 
 def _remember(connection: Connection, texts: dict[int, str], wordings: set[int]) -> None:

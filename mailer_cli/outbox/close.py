@@ -4,12 +4,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, ScalarSelect, and_, exists, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    ScalarSelect,
+    and_,
+    exists,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlmodel import col
 
 from mailer_cli.models import (
     MAYBE_TAKEN,
     Attempt,
+    Block,
     Client,
     Mailing,
     Message,
@@ -39,25 +51,32 @@ class Closed:
 
 
 def expire(connection: Connection, now: datetime) -> Closed:
-    """End what waits although its mailing's end has passed. Repeating is safe.
+    """End what waits although its mailing's end has passed; cancel what waits although its mailing was
+    cancelled, for it was in flight then and has come back. Repeating is safe.
 
     What may have been taken becomes `unknown`: nobody may say of it that it was not sent.
     """
-    return _close(connection, _overdue(now), MessageStatus.EXPIRED, "mailing ended")
+    cancelled = _close(connection, _waits_where(_IS_CANCELLED), MessageStatus.CANCELLED, "mailing cancelled")
+    overdue = _waits_where(col(Mailing.end_at) <= now)
+    expired = _close(connection, overdue, MessageStatus.EXPIRED, "mailing ended")
+    return Closed(expired.ended, expired.unknown + cancelled.unknown)
 
 
 def has_overdue(connection: Connection, now: datetime) -> bool:
     """Whether `expire` has something to do."""
-    return (
-        connection.execute(select(col(Message.id)).where(_overdue(now), PENDING).limit(1)).first() is not None
-    )
+    which = _waits_where(or_(col(Mailing.end_at) <= now, _IS_CANCELLED))
+    return connection.execute(select(col(Message.id)).where(which, PENDING).limit(1)).first() is not None
 
 
-def _overdue(now: datetime) -> ColumnElement[bool]:
+_IS_CANCELLED = or_(col(Mailing.cancelled_at).is_not(None), col(Mailing.removed_at).is_not(None))
+
+
+def _waits_where(mailing: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Messages of such mailings; of those alone in which something waits."""
     waits = exists().where(
         col(Tally.mailing_id) == col(Mailing.id), col(Tally.status) == "pending", col(Tally.messages) > 0
     )
-    return col(Message.mailing_id).in_(select(col(Mailing.id)).where(col(Mailing.end_at) <= now, waits))
+    return col(Message.mailing_id).in_(select(col(Mailing.id)).where(mailing, waits))
 
 
 def cancel(connection: Connection, which: ColumnElement[bool], reason: str) -> int:
@@ -75,6 +94,22 @@ def _close(connection: Connection, which: ColumnElement[bool], status: MessageSt
     ended = waiting.values(status=status.value, reason=reason)
     in_doubt = connection.execute(unknown).rowcount
     return Closed(connection.execute(ended).rowcount, in_doubt)
+
+
+def revive(connection: Connection, which: ColumnElement[bool], reason: str, now: datetime) -> int:
+    """Let messages wait again that this reason cancelled before any attempt; how many."""
+    zone = select(col(Client.timezone)).where(col(Client.id) == col(Message.client_id)).scalar_subquery()
+    cancelled = and_(
+        col(Message.status) == MessageStatus.CANCELLED.value,
+        col(Message.reason) == reason,
+        col(Message.attempts) == 0,
+    )
+    statement = (
+        update(Message)
+        .where(which, cancelled)
+        .values(status=MessageStatus.PENDING.value, reason=None, due_at=now, timezone=zone)
+    )
+    return connection.execute(statement).rowcount
 
 
 def follow_zones(connection: Connection, clients: Sequence[int] | ScalarSelect[int]) -> int:
@@ -106,12 +141,14 @@ def retry(
 ) -> int:
     """Give `failed` or `unknown` messages of a mailing back to the queue with fresh limits; how many.
 
-    The counters stay equal to the attempts; what is forgiven lets the limits count anew.
+    Not those of clients who were removed or blocked since. The counters stay equal to the attempts; what
+    is forgiven lets the limits count anew.
     """
     which = and_(
         col(Message.mailing_id) == mailing_id,
         col(Message.status).in_([str(each) for each in statuses]),
-        col(Message.reason) == reason if reason is not None else col(Message.id).is_not(None),
+        col(Message.reason) == reason if reason is not None else true(),
+        _reachable(),
     )
     statement = (
         update(Message)
@@ -125,6 +162,16 @@ def retry(
         )
     )
     return connection.execute(statement).rowcount
+
+
+def _reachable() -> ColumnElement[bool]:
+    """Whether the client is neither removed nor on the stop list, with the phone that the message keeps."""
+    there = exists().where(col(Client.id) == col(Message.client_id), col(Client.removed_at).is_(None))
+    blocked = exists().where(
+        col(Client.id) == col(Message.client_id),
+        col(Block.phone).in_((col(Client.phone), col(Message.phone))),
+    )
+    return there & ~blocked
 
 
 def resolve(connection: Connection, message_id: int, status: MessageStatus, now: datetime) -> int:

@@ -1,0 +1,132 @@
+"""`mailer clients import` and `export`: lists of clients as CSV."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from mailer_cli import output
+from mailer_cli.cli.clients import Codes, Phone, Tags, app, wanted_clients
+from mailer_cli.cli.common import DryRun, Invocation, command
+from mailer_cli.errors import Invalid
+
+if TYPE_CHECKING:
+    from mailer_cli.csv_import import Imported, Options
+
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t"}
+
+ListFile = Annotated[Path, typer.Argument(metavar="FILE|-", help="A CSV file, or - for standard input.")]
+
+
+@command(app, "import", example="mailer clients import list.csv --rejects rejects.csv --skip-invalid")
+def import_(
+    at: Invocation,
+    file: ListFile,
+    encoding: Annotated[
+        Literal["utf-8", "cp1251"], typer.Option(help="UTF-8 with or without BOM, or cp1251.")
+    ] = "utf-8",
+    on_conflict: Annotated[
+        Literal["update", "skip", "error"], typer.Option(help="A phone that is a client's already.")
+    ] = "update",
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Take the good rows although some are bad.")
+    ] = False,
+    rejects: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the bad rows there, with line and reason.")
+    ] = None,
+    dry_run: DryRun = False,
+) -> output.Result:
+    """Add the clients of a CSV list, and change those who are known by their phone. Repeating is safe.
+
+    The first line names the columns, in any order: phone, operator_code, tag, timezone; others are ignored.
+    Commas, semicolons or tabs. A column that is absent, or an empty cell, leaves a known client's value; a
+    new one gets the phone's code and the configured zone. Nothing is written if a row is bad, unless
+    --skip-invalid.
+    """
+    from mailer_cli import csv_import
+
+    options = csv_import.Options(encoding, csv_import.OnConflict(on_conflict), skip_invalid, dry_run)
+    if rejects is not None and rejects.resolve() == file.resolve():
+        raise Invalid(f"--rejects would overwrite {file}", "name another file")
+    return _imported(at, file, rejects, options)
+
+
+def _imported(at: Invocation, file: Path, rejects: Path | None, options: "Options") -> output.Result:
+    from contextlib import nullcontext
+
+    from mailer_cli import csv_import, files
+
+    name = "standard input" if str(file) == "-" else str(file)
+    size = file.stat().st_size if file.is_file() else None
+    with (
+        files.open_input(file) as opened,
+        files.written_whole(rejects) if rejects is not None else nullcontext() as kept,
+        at.printer.progress(f"importing {file.name}", size) as progress,
+    ):
+        source = csv_import.Source(opened, name)
+        zone = at.settings.timezone
+        found = csv_import.import_clients(at.database, source, options, kept, zone, at.now(), progress)
+    return _report(found, name, options, at.settings.timezone, rejects)
+
+
+def _report(
+    found: "Imported", name: str, options: "Options", zone: str, rejects: Path | None
+) -> output.Result:
+    report = found.report
+    lines = [f"line {each.line}: {each.reason}" for each in found.first_rejects]
+    if report.rejected > len(lines):
+        lines.append(f"... and {report.rejected - len(lines)} more")
+    if rejects is not None and report.rejected:
+        lines.append(f"all {report.rejected} are in {rejects}")
+    if found.refused:
+        lines.append(f"refused: {report.rejected} of {report.total} rows of {name} are bad, nothing written")
+        good = report.total - report.rejected
+        advice = [] if rejects is not None else ["--rejects FILE keeps the bad ones to be mended"]
+        lines.append("hint: " + "; ".join([f"--skip-invalid takes the {good} good ones", *advice]))
+    else:
+        would = "would be: " if options.dry_run else ""
+        counts = ("new", "changed", "same", "rejected")
+        told = ", ".join(f"{getattr(report, each)} {each}" for each in counts)
+        lines.append(f"{would}{told}; {report.total} rows in {name}")
+    if report.default_timezone:
+        lines.append(f"{report.default_timezone} without a zone got {zone}")
+    ignored = (f"columns ignored: {', '.join(found.ignored_columns)}",) if found.ignored_columns else ()
+    return output.Note(
+        vars(report), lines, exit_code=1 if found.refused else 0, warnings=(*found.warnings, *ignored)
+    )
+
+
+@command(app, "export", example="mailer clients export vip.csv --tag vip")
+def export(
+    at: Invocation,
+    file: Annotated[Path, typer.Argument(metavar="[FILE|-]", help="Standard output when left out.")] = Path(
+        "-"
+    ),
+    operator_code: Codes = None,
+    tag: Tags = None,
+    phone: Phone = None,
+    status: Annotated[
+        Literal["active", "blocked"] | None, typer.Option(help="Only these; both when left out.")
+    ] = None,
+    delimiter: Annotated[
+        Literal["comma", "semicolon", "tab"], typer.Option(help="Between the columns.")
+    ] = "comma",
+    spreadsheet_safe: Annotated[
+        bool,
+        typer.Option("--spreadsheet-safe", help="An apostrophe before formulas; not to be imported again."),
+    ] = False,
+) -> output.Result:
+    """Write clients as CSV with the columns of an import, newest first.
+
+    A file is written whole or not at all, and only its owner may read it.
+    """
+    from mailer_cli import csv_export, files
+
+    wanted = wanted_clients(operator_code, tag, phone, status)
+    export = csv_export.Export(at.database, wanted, DELIMITERS[delimiter], spreadsheet_safe)
+    if str(file) == "-":
+        return output.Text("csv", export.pieces())
+    with files.written_whole(file) as opened:
+        opened.writelines(export.pieces())
+    data = {"file": str(file), "clients": export.written}
+    return output.Note(data, [f"{export.written} clients written to {file}"])

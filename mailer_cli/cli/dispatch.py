@@ -1,0 +1,179 @@
+"""`mailer dispatch`: send what is due, as cron does every minute."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mailer_cli import output
+from mailer_cli.cli.common import DryRun, Invocation, command, utc_now
+from mailer_cli.errors import Misconfigured
+from mailer_cli.stop import Stop
+
+if TYPE_CHECKING:
+    from mailer_cli.dispatch import Summary
+
+EXIT_CODES = {
+    "gateway_down": 69,
+    "gateway_nonsense": 76,
+    "too_many_rejected": 76,
+    "token_refused": 77,
+    "wrong_url": 78,
+}
+TROUBLE = {
+    "gateway_down": "the gateway is down ({fault}); each run tries one message until it is back",
+    "gateway_nonsense": "the gateway's answers cannot be believed ({fault}); each run tries one message",
+    "too_many_rejected": "the gateway rejected ten messages in a row; the rest waits. See mailer stats",
+    "token_refused": "the gateway refuses the token; the messages wait. Put a new TOKEN into .env",
+    "wrong_url": "what answers at URL is not the gateway; the messages wait. Check URL in .env",
+}
+ENDINGS = {"time_up": "its time was up; the next run goes on", "signal": "it was told to stop"}
+
+
+def register(app: typer.Typer) -> None:
+    """Hang the command on the program."""
+
+    @command(app, "dispatch", example="mailer dispatch --quiet", exits=(0, 1, 2, 69, 74, 75, 76, 77, 78))
+    def dispatch(
+        at: Invocation,
+        mailing: Annotated[int | None, typer.Option(metavar="ID", help="Send this mailing alone.")] = None,
+        max_seconds: Annotated[
+            float | None, typer.Option(metavar="S", min=1, help="Claim nothing after so many seconds.")
+        ] = None,
+        dry_run: DryRun = False,
+    ) -> output.Result:
+        """Send every message that is due. Made for cron: run it every minute; overlapping runs are safe.
+
+        One SIGTERM or Ctrl-C lets what is in flight finish and gives back the rest; a second one aborts.
+        """
+        return show_plan(at, mailing) if dry_run else run_now(at, mailing, max_seconds)
+
+
+def run_now(at: Invocation, mailing: int | None, max_seconds: float | None = None) -> output.Result:
+    """One run, with its signals; what it did."""
+    stop = Stop()
+    with _signals(stop):  # before the heavy imports
+        summary = _run(at, stop, mailing, max_seconds)
+    return _result(at, summary, stop)
+
+
+@contextmanager
+def _signals(stop: Stop) -> Iterator[None]:
+    watched = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(each, lambda number, _: stop.ask(number)) for each in watched]
+    try:
+        yield
+    finally:
+        for each, handler in zip(watched, before, strict=True):
+            signal.signal(each, handler)
+
+
+def _run(at: Invocation, stop: Stop, mailing: int | None, max_seconds: float | None) -> "Summary":
+    import dataclasses
+    import os
+    import random
+    import socket
+    import time
+
+    from mailer_cli import dispatch, logs
+
+    settings = at.settings
+    if max_seconds is not None:
+        settings = dataclasses.replace(settings, max_seconds=max_seconds)
+    if mailing is not None:
+        from mailer_cli import mailings
+
+        with at.database.read() as connection:
+            mailings.find(connection, mailing, at.now())
+    with at.printer.progress("sending", _waiting(at, mailing)) as progress:
+        world = dispatch.World(
+            clock=utc_now,
+            timer=time.monotonic,
+            chance=random.random,
+            log=logs.open_log(settings, utc_now, at.printer.warn),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            stop=stop,
+            reload_token=lambda: _renewed_token(at),
+            progress=progress,
+        )
+        return dispatch.run(at.database, settings, world, mailing)
+
+
+def _renewed_token(at: Invocation) -> str | None:
+    """The token as it is set now; None when that cannot be used, for the run has requests in flight."""
+    from mailer_cli import settings
+
+    try:
+        return settings.load(at.env_file).require_gateway()[1]
+    except Misconfigured:
+        return None
+
+
+def _waiting(at: Invocation, mailing: int | None) -> int | None:
+    """How many messages a progress bar should expect; not asked when nobody watches."""
+    from mailer_cli import dispatch
+
+    if not at.printer.shows_progress:
+        return None
+    return sum(each.waiting + (each.audience or 0) for each in dispatch.plan(at.database, at.now(), mailing))
+
+
+def _result(at: Invocation, summary: "Summary", stop: Stop) -> output.Result:
+    data = as_json(summary)
+    exit_code = EXIT_CODES.get(summary.stopped or "", 0)
+    if stop.is_abort:
+        exit_code = 128 + stop.signals[1]
+    return output.Note(data, _lines(summary), exit_code=exit_code, warnings=_warnings(at, summary))
+
+
+def as_json(summary: "Summary") -> dict[str, Any]:
+    """A run as scripts see it."""
+    from mailer_cli.times import json_time
+
+    return {
+        "run_id": summary.run_id,
+        "started_at": json_time(summary.started_at),
+        "seconds": summary.seconds,
+        **vars(summary.counts),
+        "stopped": summary.stopped,
+    }
+
+
+def _warnings(at: Invocation, summary: "Summary") -> tuple[str, ...]:
+    """Cron mails every word: in quiet runs only what is news is said."""
+    if at.printer.quiet and not summary.is_news:
+        return ()
+    if summary.stopped in TROUBLE:
+        return (TROUBLE[summary.stopped].format(fault=summary.fault or "opened by another run"),)
+    return ("the gateway is back",) if summary.is_news else ()
+
+
+def _lines(summary: "Summary") -> list[str]:
+    if summary.run_id is None:
+        return ["nothing to do"]
+    counts = {name: number for name, number in vars(summary.counts).items() if number}
+    did = ", ".join(f"{number} {name}" for name, number in counts.items()) or "nothing to send"
+    lines = [f"run {summary.run_id}: {did} in {summary.seconds:.1f} s"]
+    if summary.stopped in ENDINGS:
+        lines.append(f"the run ended early: {ENDINGS[summary.stopped]}")
+    return lines
+
+
+def show_plan(at: Invocation, mailing: int | None) -> output.Result:
+    """What the next run would do."""
+    from mailer_cli import dispatch
+
+    planned = dispatch.plan(at.database, at.now(), mailing)
+    rows = [
+        {"mailing_id": each.mailing_id, "audience": each.audience, "waiting": each.waiting}
+        for each in planned
+    ]
+    columns = (
+        output.column("mailing_id", "mailing", right=True),
+        output.Column("new audience", lambda row: str(row["audience"] or ""), right=True),
+        output.column("waiting", right=True),
+    )
+    return output.Table(rows, columns, empty="nothing to do")

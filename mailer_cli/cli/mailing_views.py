@@ -1,0 +1,144 @@
+"""Mailings as people see them: the card, the list, and the sentences about what was done."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from mailer_cli import output
+from mailer_cli.cli.common import Invocation
+
+if TYPE_CHECKING:
+    from mailer_cli.audience import Breakdown, Filter
+    from mailer_cli.mailings import Edited, Overview, Plan
+    from mailer_cli.settings import Settings
+
+
+def card(
+    at: Invocation, mailing: "Overview", notes: Sequence[str] = (), warnings: Sequence[str] = ()
+) -> output.Card:
+    from mailer_cli import mailings
+
+    paused = [("paused", at.show_time(mailing.paused_at))] if mailing.paused_at else []
+    cancelled = [("cancelled", at.show_time(mailing.cancelled_at))] if mailing.cancelled_at else []
+    lines = [
+        ("mailing", str(mailing.id)),
+        ("status", mailing.status.value),
+        *plan_lines(at, mailing.plan).items(),
+        ("created", at.show_time(mailing.created_at)),
+        *paused,
+        *cancelled,
+        ("messages", f"{mailing.total:,}" if mailing.fixed_at else "none yet: the start fixes who gets it"),
+    ]
+    tables = [_shares(mailing)] if mailing.total else []
+    notes = ["", *notes] if notes else []
+    return output.Card(mailings.as_json(mailing), lines, tables, notes, warnings=tuple(warnings))
+
+
+def plan_lines(at: Invocation, plan: "Plan") -> dict[str, str]:
+    return {
+        "text": plan.text,
+        "start": at.show_time(plan.start_at),
+        "end": at.show_time(plan.end_at),
+        "for": _filter(plan.filter),
+        "window": f"{plan.window}, in each client's own time zone" if plan.window else "at any hour",
+        "rate": "as fast as it goes" if plan.rate is None else show_rate(plan.rate),
+        "priority": str(plan.priority),
+    }
+
+
+def _filter(wanted: "Filter") -> str:
+    codes = f"operator code {' or '.join(wanted.operator_codes)}" if wanted.operator_codes else ""
+    tags = f"tag {' or '.join(wanted.tags)}" if wanted.tags else ""
+    return ", and ".join(filter(None, (codes, tags))) or "every client"
+
+
+def show_rate(rate: float) -> str:
+    """Messages per the shortest unit of time in which there is a whole one."""
+    if rate >= 1:
+        return f"{rate:g}/s"
+    return f"{rate * 60:g}/m" if rate * 60 >= 1 else f"{rate * 3600:g}/h"
+
+
+def _shares(mailing: "Overview") -> output.Table:
+    rows = [
+        {"status": status.value, "messages": messages, "share": messages / mailing.total}
+        for status, messages in mailing.counts.items()
+        if messages
+    ]
+    columns = (
+        output.column("status", status=True),
+        output.Column("messages", lambda row: f"{row['messages']:,}", right=True),
+        output.Column("share", lambda row: f"{row['share']:.1%}", right=True),
+        output.Column("", lambda row: output.bar(row["share"])),
+    )
+    return output.Table(rows, columns)
+
+
+def listing(at: Invocation, found: Iterable["Overview"]) -> output.Table:
+    from mailer_cli import mailings
+
+    columns = (
+        output.column("id", right=True),
+        output.column("status", status=True),
+        output.Column("start", _time(at, "start"), leaves=3),
+        output.Column("end", _time(at, "end"), leaves=1),
+        output.Column("messages", lambda row: f"{row['messages']['total']:,}", right=True),
+        output.Column("sent", lambda row: f"{row['messages']['sent']:,}", right=True),
+        output.Column("for", _who, flexible=True, leaves=2),
+        output.Column("text", lambda row: " ".join(row["text"].split())[:60], flexible=True),
+    )
+    return output.Table(map(mailings.as_json, found), columns, empty="no mailings found")
+
+
+def _time(at: Invocation, key: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda row: at.show_time(datetime.fromisoformat(row[key]))
+
+
+def _who(row: Mapping[str, Any]) -> str:
+    named = row["filter"]
+    return " ".join([",".join(named["operator_codes"]), ",".join(named["tags"])]).strip() or "every client"
+
+
+def breakdown(found: "Breakdown") -> output.Note:
+    """Who would get it now; nothing was done."""
+    by_operator, by_timezone = (
+        [{"key": key, "total": total} for key, total in pairs]
+        for pairs in (found.by_operator, found.by_timezone)
+    )
+    data = {"audience": found.size, "by_operator": by_operator, "by_timezone": by_timezone}
+    tables = [_totals("operator code", by_operator), _totals("time zone", by_timezone)] if found.size else []
+    return output.Note(
+        data, [f"{counted(found.size, 'client')} would get it now; nothing was created"], tables
+    )
+
+
+def _totals(title: str, rows: Sequence[Mapping[str, Any]]) -> output.Table:
+    total = output.Column("clients", lambda row: f"{row['total']:,}", right=True)
+    return output.Table(rows, (output.column("key", title, flexible=True), total))
+
+
+def edited(at: Invocation, done: "Edited", *, dry_run: bool) -> output.Result:
+    moved = f"messages: {done.cancelled:,} cancelled, {done.added:,} added"
+    notes = [moved] if done.cancelled or done.added else []
+    if not dry_run:
+        return card(at, done.mailing, notes if done.changes() else ["nothing changed"])
+    data = {"changes": done.changes(), "cancelled": done.cancelled, "added": done.added}
+    old, new = plan_lines(at, done.before), plan_lines(at, done.mailing.plan)
+    changes = [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
+    return output.Note(data, [*(changes + notes or ["nothing would change"]), "nothing was done"])
+
+
+def fate(settings: "Settings") -> list[str]:
+    """What becomes of a message that may or may not have been taken by the gateway."""
+    repeats = 0 if settings.on_unknown == "hold" else settings.max_unknown - 1
+    if not repeats:
+        return ["a message whose fate is unknown is never repeated"]
+    times = {1: "once", 2: "twice"}.get(repeats, f"{repeats} times")
+    return [
+        f"a message whose fate is unknown is repeated with the same id, at most {times}",
+        "never to repeat one: MAILER_ON_UNKNOWN=hold",
+    ]
+
+
+def counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

@@ -1,0 +1,79 @@
+"""`mailer sandbox`: a gateway on loopback to try things on."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mailer_cli import output
+from mailer_cli.cli.common import Invocation, command, utc_now
+from mailer_cli.errors import Invalid, Refused
+
+
+def register(app: typer.Typer) -> None:
+    """Hang the command on the program."""
+
+    @command(
+        app,
+        "sandbox",
+        example="mailer sandbox --port 8025 --fault 500=0.05 --ledger sent.jsonl",
+        exits=(0, 1, 2),
+    )
+    def sandbox(
+        at: Invocation,
+        port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+        latency: Annotated[str, typer.Option(metavar="S|A-B", help="Seconds before each answer.")] = "0",
+        fault: Annotated[
+            list[str] | None, typer.Option(metavar="KIND=RATE", help="A fault and its share, 0 to 1.")
+        ] = None,
+        outage: Annotated[
+            list[str] | None, typer.Option(metavar="START+SECONDS", help="When connections are refused.")
+        ] = None,
+        token: Annotated[str | None, typer.Option(help="The only token it takes; else any JWT.")] = None,
+        ledger: Annotated[
+            Path | None, typer.Option(metavar="FILE", help="A JSON line for each request.")
+        ] = None,
+        seed: Annotated[int | None, typer.Option(help="Make the faults repeatable.")] = None,
+        stop_after: Annotated[float | None, typer.Option(metavar="S", help="Stop by itself.")] = None,
+    ) -> None:
+        """A gateway to try things on: loopback only, true to the real one's interface, faulty on request.
+
+        Faults: hang slow reset disconnect garbage foreign huge wrong-code redirect taken-500 taken-hang
+        taken-reset, and the statuses 400 401 403 404 413 422 429 500 502 503 504. Ends with Ctrl-C.
+        """
+        import asyncio
+        import random
+        import signal
+
+        from mailer_cli import sandbox as server
+
+        try:
+            faults = server.parse_faults(fault or (), latency, outage or ())
+        except ValueError as error:
+            raise Invalid(str(error), "mailer sandbox --help") from error
+
+        def started(found: int) -> None:
+            address = f"http://127.0.0.1:{found}/v1/send/"
+            at.printer.announce(output.Note({"url": address, "port": found}, [address]))
+
+        async def serve() -> None:
+            stop = asyncio.Event()
+            for each in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(each, stop.set)
+            await server.serve(
+                faults,
+                port=port,
+                token=token,
+                ledger=ledger,
+                random=random.Random(seed),
+                clock=utc_now,
+                started=started,
+                stop=stop,
+                stop_after=stop_after,
+            )
+
+        try:
+            asyncio.run(serve())
+        except OSError as error:
+            raise Refused(f"the sandbox cannot start: {error.strerror or error}") from error
+        return

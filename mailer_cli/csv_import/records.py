@@ -1,0 +1,133 @@
+"""Bytes -> records of a CSV list: encoding, delimiter, header, line numbers."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from mailer_cli.errors import Invalid
+
+COLUMNS = ("phone", "operator_code", "tag", "timezone")
+DELIMITERS = (",", ";", "\t")
+REJECT_COLUMNS = ("line", "reason")  # what a rejects file adds to the header
+
+BUFFER = 1 << 18
+HEADER_HINT = f"the first line must name the columns: {', '.join(COLUMNS)}"
+MARK = "\ufeff"  # before UTF-8; Python's own utf-8-sig takes it away too, at a third of the speed
+MARK_IN_CP1251 = MARK.encode().decode("cp1251")
+
+Record = tuple[int, list[str]]
+"""The number of its first line, and its cells."""
+
+
+class Source(io.RawIOBase):
+    """A binary stream that knows how much of it was read, and takes no NUL byte."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.file = file
+        self.name = name
+        self.done = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]  # what io hands over
+        try:
+            piece = self.file.read(len(buffer))
+        except OSError as error:
+            raise Invalid(f"cannot read {self.name}: {error.strerror}") from error
+        if b"\0" in piece:
+            raise Invalid(f"{self.name} has NUL bytes: it is no CSV, or UTF-16", "save it as CSV UTF-8")
+        buffer[: len(piece)] = piece
+        self.done += len(piece)
+        return len(piece)
+
+
+@dataclass(frozen=True)
+class Header:
+    """The names as the file has them, and where ours are: the phone, and the others or None."""
+
+    names: list[str]
+    delimiter: str
+    phone: int
+    others: tuple[int | None, ...]
+
+    @property
+    def ignored(self) -> list[str]:
+        own = (*COLUMNS, *REJECT_COLUMNS)
+        return [name.strip() for name in self.names if name.strip() and _folded(name) not in own]
+
+
+def open_records(source: Source, encoding: str) -> tuple[Header, Iterator[Record]]:
+    """The header, and a stream of the records under it; an empty line is a record too.
+
+    Raises: Invalid, also while the stream is read, when the file is no CSV list in this encoding.
+    """
+    buffered = io.BufferedReader(source, BUFFER)
+    lines = io.TextIOWrapper(buffered, encoding=encoding, newline="")
+    with _explained(source.name, encoding, lambda: 1):
+        first, height = _first_record(lines)
+        header = _read_header(source.name, first.removeprefix(MARK))
+    return header, _records(lines, header, source.name, encoding, height)
+
+
+def _first_record(lines: Iterator[str]) -> tuple[str, int]:
+    """The first line that is not empty, with those that its quotes reach into; how many were read."""
+    text, height = "", 0
+    for line in lines:
+        text, height = text + line if text.strip() else line, height + 1
+        whole = text.count('"') % 2 == 0 or len(text) > csv.field_size_limit()
+        if text.strip() and whole:
+            break
+    return text, height
+
+
+def _read_header(name: str, text: str) -> Header:
+    if not text.strip():
+        raise Invalid(f"{name} is empty", HEADER_HINT)
+    if text.startswith(MARK_IN_CP1251):
+        raise Invalid(f"{name} is UTF-8, not cp1251", "leave out --encoding")
+    readings = [(_cells(text, delimiter), delimiter) for delimiter in DELIMITERS]
+    names, delimiter = max(readings, key=lambda each: len(set(COLUMNS) & set(map(_folded, each[0]))))
+    folded = [_folded(each) for each in names]
+    for column in COLUMNS:
+        if folded.count(column) > 1:
+            raise Invalid(f"{name} has the column {column} twice", HEADER_HINT)
+    phone, *others = (folded.index(column) if column in folded else None for column in COLUMNS)
+    if phone is None:
+        raise Invalid(f"{name} has no column phone in its first line", HEADER_HINT)
+    return Header(names, delimiter, phone, tuple(others))
+
+
+def _cells(text: str, delimiter: str) -> list[str]:
+    return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+
+
+def _folded(name: str) -> str:
+    return name.strip().lower()
+
+
+def _records(lines: Iterator[str], header: Header, name: str, encoding: str, height: int) -> Iterator[Record]:
+    # strict, or a quote that is never closed would swallow the rest of the list without a word
+    reader = csv.reader(lines, delimiter=header.delimiter, strict=True)
+    line = height + 1
+    with _explained(name, encoding, lambda: line):
+        for cells in reader:
+            yield line, cells
+            line = reader.line_num + height + 1
+
+
+@contextmanager
+def _explained(name: str, encoding: str, line: Callable[[], int]) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        other = "--encoding cp1251" if encoding == "utf-8" else "leave out --encoding if it is UTF-8"
+        raise Invalid(f"{name} is not {encoding} from about line {line()} on", other) from error
+    except csv.Error as error:
+        raise Invalid(
+            f"{name} is no CSV from line {line()} on: {error}",
+            'look there for a quote without its partner; inside quotes write ""',
+        ) from error

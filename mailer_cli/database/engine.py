@@ -1,0 +1,186 @@
+"""An open database: transactions that take turns, and the driver's errors in our words."""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+import sqlalchemy
+from sqlalchemy import Connection, Engine, Table, event, exc
+from sqlalchemy.pool import NullPool
+
+from mailer_cli.errors import DatabaseFailed, MailerError, TryLater
+
+T = TypeVar("T")
+
+BULK_CACHE = 32_000  # KiB for the tables and as much for the temporary ones, while importing
+BUSY_TIMEOUT = 30  # seconds a transaction waits for its turn before exit 75
+
+
+class Unreadable(DatabaseFailed):
+    """The file is not a database, or so damaged that SQLite gives up."""
+
+
+class Database:
+    """A database by its path, opened anew for each transaction. Writers take turns: a `write` transaction
+    holds the one write lock from its first statement, so what it reads stays true until it commits."""
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        self.path = path
+        self.engine = _engine(path, create=create)
+        self._held: Connection | None = None
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent view. Keep it short: in the TRUNCATE journal a reader holds up every commit."""
+        with self._transaction(writes=False) as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """The only writer until it commits.
+
+        Raises: TryLater after BUSY_TIMEOUT seconds of waiting, DatabaseFailed.
+        """
+        with self._transaction(writes=True) as connection:
+            yield connection
+
+    @contextmanager
+    def held_open(self) -> Iterator[Connection]:
+        """Use one connection for all transactions inside, from one thread at a time."""
+        with translated(self.path), self.engine.connect() as connection:
+            self._held = connection
+            try:
+                yield connection
+            finally:
+                self._held = None
+
+    @contextmanager
+    def bulk(self) -> Iterator[None]:
+        """`held_open` for an import: temporary tables last as long as it, and have no way back, so an
+        error inside must end it."""
+        with self.held_open() as connection:
+            raw = connection.connection.cursor()
+            raw.execute("PRAGMA temp_store = FILE")
+            raw.execute("PRAGMA temp.journal_mode = OFF")
+            raw.execute(f"PRAGMA temp.cache_size = -{BULK_CACHE}")
+            raw.execute(f"PRAGMA cache_size = -{BULK_CACHE}")
+            yield
+
+    @contextmanager
+    def outside_transactions(self) -> Iterator[sqlite3.Connection]:
+        """The driver's connection, for what SQLite does in no transaction: journal modes, VACUUM, copies."""
+        with translated(self.path):
+            pooled = self.engine.raw_connection()
+            try:
+                raw = pooled.driver_connection
+                assert isinstance(raw, sqlite3.Connection)  # noqa: S101  for mypy
+                yield raw
+            finally:
+                pooled.close()
+
+    @contextmanager
+    def _transaction(self, *, writes: bool) -> Iterator[Connection]:
+        with translated(self.path):
+            if self._held is not None:
+                self._held.execution_options(writes=writes)
+                with self._held.begin():
+                    yield self._held
+            else:
+                with self.engine.connect().execution_options(writes=writes) as connection, connection.begin():
+                    yield connection
+
+
+def _engine(path: Path, *, create: bool) -> Engine:
+    # absolute: `file:a%20b` may be relative, but `file://a` would be a host
+    address = f"file://{quote(str(path.absolute()))}?mode={'rwc' if create else 'rw'}"
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(
+            address, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+
+    engine = sqlalchemy.create_engine("sqlite://", creator=connect, poolclass=NullPool)
+
+    @event.listens_for(engine, "connect")
+    def prepare(raw: sqlite3.Connection, _: object) -> None:
+        raw.execute("PRAGMA foreign_keys = ON")
+        raw.execute("PRAGMA synchronous = FULL")
+        # TRUNCATE, unlike WAL, is not remembered by the file; DELETE costs two more syncs of the folder
+        if raw.execute("PRAGMA journal_mode").fetchone()[0] == "delete":
+            raw.execute("PRAGMA journal_mode = TRUNCATE")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # a deferred BEGIN that writes later fails at once with "locked", whatever the time-out
+        writes = connection.get_execution_options().get("writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def persistently(work: Callable[[], T], seconds: float) -> T:
+    """Do the work, again and again for so long, as long as the database is locked, full or gone.
+
+    For what must not be lost only. Raises: the last error.
+    """
+    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+    retrying = Retrying(
+        retry=retry_if_exception_type((TryLater, DatabaseFailed)),
+        stop=stop_after_delay(seconds),
+        wait=wait_random_exponential(multiplier=0.1, max=5),
+        reraise=True,
+    )
+    return retrying(work)
+
+
+def insert_new(connection: Connection, table: Table, rows: Sequence[tuple[object, ...]]) -> int:
+    """Insert whole rows, leaving out those whose key is there already; how many went in.
+
+    Past SQLAlchemy's compiler, which would take longer than the database.
+    """
+    if not rows:
+        return 0
+    marks = ", ".join("?" * len(table.columns))
+    statement = f"INSERT INTO {table.name} VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608  our own names
+    return connection.exec_driver_sql(statement, list(rows)).rowcount
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn the driver's errors into ours; the operator sees one line."""
+    try:
+        yield
+    except (exc.IntegrityError, sqlite3.IntegrityError):
+        raise  # a broken rule of ours: the caller's, or a bug
+    except exc.DBAPIError as error:
+        if not isinstance(error.orig, sqlite3.DatabaseError):
+            raise
+        raise _explain(error.orig, path) from error
+    except sqlite3.DatabaseError as error:
+        raise _explain(error, path) from error
+
+
+def _explain(error: sqlite3.DatabaseError, path: Path) -> MailerError:
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:  # the higher bits hold details
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
+            return TryLater(
+                f"database {path} is locked by another process", "run the command again in a moment"
+            )
+        case sqlite3.SQLITE_NOTADB:
+            return Unreadable(f"{path} is not a database", "check MAILER_DATABASE, or restore a backup")
+        case sqlite3.SQLITE_CORRUPT:
+            return Unreadable(f"database {path} is damaged", "mailer db check; mailer db restore FILE")
+        case sqlite3.SQLITE_FULL:
+            return DatabaseFailed(f"no space left to write {path}", "free some space; nothing was lost")
+        case sqlite3.SQLITE_READONLY:
+            return DatabaseFailed(
+                f"database {path} or its folder is read-only", f"ls -ld {path} {path.parent}"
+            )
+        case sqlite3.SQLITE_CANTOPEN:
+            return DatabaseFailed(f"cannot open database {path}", f"ls -ld {path} {path.parent}")
+        case _:
+            return DatabaseFailed(f"database {path}: {error}", "mailer db check")

@@ -1,0 +1,127 @@
+"""The database file as a whole: copies, damage, and putting another content in its place.
+
+A database in use is never renamed or unlinked: whoever has it open would go on with the old file, and its
+journal, found by name, would be applied to the wrong one (sqlite.org/howtocorrupt.html, 4.2). A new content
+therefore comes in as one transaction, after which everybody sees it.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from mailer_cli.database.engine import Database, Unreadable, translated
+from mailer_cli.database.journal import set_journal
+from mailer_cli.database.schema import last_ids, raise_ids
+
+COMPANIONS = ("-journal", "-wal", "-shm")  # found by name, and applied to whatever has the name
+
+
+def copy_compact(database: Database, target: Path) -> None:
+    """Copy a database that is in use into an empty file, without what was deleted. Raises: as `read`."""
+    with database.outside_transactions() as raw:
+        raw.execute("VACUUM INTO ?", (str(target),))
+
+
+def copy_as_it_is(source: Path, target: Path) -> None:
+    """Copy page by page, also what is damaged. Raises: DatabaseFailed, TryLater."""
+    address = f"file://{quote(str(source.absolute()))}?mode=ro"
+    with translated(source), closing(sqlite3.connect(address, uri=True, isolation_level=None)) as raw:
+        _copy_pages(raw, target)
+
+
+def _copy_pages(raw: sqlite3.Connection, target: Path) -> None:
+    raw.execute("SELECT count(*) FROM sqlite_schema")  # `backup` itself would wait for a lock for ever
+    with closing(sqlite3.connect(target, isolation_level=None)) as copy:
+        raw.backup(copy)
+        set_journal(copy, "delete")  # one file that needs no companion
+
+
+def damage(database: Database, *, thorough: bool = False) -> list[str]:
+    """What SQLite finds wrong with the file, at most ten; thorough: also indexes against their tables.
+
+    Raises: DatabaseFailed when it cannot be read at all.
+    """
+    check = "integrity_check" if thorough else "quick_check"
+    with database.read() as connection:
+        found = [str(row[0]) for row in connection.exec_driver_sql(f"PRAGMA {check}(10)")]
+    return [each for each in found if each != "ok"]
+
+
+def broken_references(database: Database) -> int:
+    """Rows that refer to a row that is not there."""
+    with database.read() as connection:
+        return len(connection.exec_driver_sql("PRAGMA foreign_key_check").all())
+
+
+@contextmanager
+def alone(database: Database) -> Iterator[sqlite3.Connection]:
+    """Nobody else reads or writes until it ends, over several transactions.
+
+    Raises: TryLater; DatabaseFailed.
+    """
+    with database.outside_transactions() as raw:
+        raw.execute("PRAGMA locking_mode = EXCLUSIVE")
+        raw.execute("BEGIN EXCLUSIVE")
+        raw.execute("COMMIT")  # the lock stays until the connection is closed
+        yield raw
+
+
+def put_in_place(live: Database, fresh: Database, aside: Path) -> bool:
+    """Give the database the content of `fresh` in one transaction, and keep what it was `aside`.
+
+    Whoever has it open goes on with the new content. Ids that were given before are not given again.
+    False when nothing was there. Raises: TryLater, DatabaseFailed; nothing is changed then.
+    """
+    was_there = live.path.exists()
+    try:
+        if was_there:
+            _overwrite(live, fresh, aside)
+            return True
+    except Unreadable:
+        pass  # nobody can be using it
+    _put_away(live.path, aside)
+    fresh.path.replace(live.path)
+    return was_there
+
+
+def _overwrite(live: Database, fresh: Database, aside: Path) -> None:
+    with alone(live) as raw:
+        with fresh.write() as connection:
+            raise_ids(connection, last_ids(raw))
+        _keep(raw, aside)
+        with fresh.outside_transactions() as fresh_raw:
+            fresh_raw.backup(raw)
+
+
+def _keep(raw: sqlite3.Connection, aside: Path) -> None:
+    aside.touch(mode=0o600, exist_ok=False)
+    try:
+        _copy_pages(raw, aside)
+    except BaseException:
+        remove(aside)
+        raise
+
+
+def _put_away(path: Path, aside: Path) -> None:
+    """Rename a file and what belongs to it by name: a stale journal would be applied to the new file."""
+    for end in ("", *COMPANIONS):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + end).replace(aside.with_name(aside.name + end))
+
+
+def remove(path: Path) -> None:
+    """Remove a database that nobody else knows of."""
+    for end in ("", *COMPANIONS):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk before going on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,187 @@
+"""One run: recover -> expire -> fix audiences -> claim -> send -> record."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+
+from mailer_cli import audience, breaker, outbox
+from mailer_cli.caution import Caution
+from mailer_cli.database import Database, RunLocks
+from mailer_cli.gateway import Gateway
+from mailer_cli.outbox import Counts
+from mailer_cli.sender import Sender, World
+from mailer_cli.settings import Settings
+
+__all__ = ["Planned", "Summary", "World", "plan", "run"]
+
+TROUBLE = ("gateway_down", "gateway_nonsense", "too_many_rejected", "token_refused", "wrong_url")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What one run did. `run_id` is None when there was nothing to do, and then nothing was written."""
+
+    run_id: int | None
+    started_at: datetime
+    seconds: float
+    counts: Counts
+    stopped: str | None = None
+    fault: str | None = None  # the last word of a gateway in trouble
+    is_news: bool = False  # to be said even when quiet: trouble began, ended, or has lasted an hour
+
+
+def run(database: Database, settings: Settings, world: World, only: int | None = None) -> Summary:
+    """Do all that is due, of one mailing or of all. Safe beside other runs.
+
+    Raises: Misconfigured, DatabaseFailed, TryLater before anything is claimed; the latter two also when
+    recording has failed for long: what was in flight then will be found unknown by the next run.
+    """
+    url, token = settings.require_gateway()
+    locks = RunLocks(database)
+    try:
+        locks.beat()
+        with database.held_open():
+            if not _has_work(database, locks, world.clock(), only):
+                return Summary(None, world.clock(), 0.0, Counts())
+            return _Run(database, settings, world, locks, only).go(url, token)
+    finally:
+        locks.close()
+
+
+def _has_work(database: Database, locks: RunLocks, now: datetime, only: int | None) -> bool:
+    """Whether a run would change anything; asked without the write lock."""
+    with database.read() as connection:
+        return (
+            connection.execute(audience.due(now, only).limit(1)).first() is not None
+            or outbox.has_overdue(connection, now)
+            or bool(outbox.dead_runs(connection, locks.is_free))
+            or outbox.has_due(connection, now, only)
+        )
+
+
+@dataclass
+class _Run:
+    """A run while it lasts: it holds the lock on its id."""
+
+    database: Database
+    settings: Settings
+    world: World
+    locks: RunLocks
+    only: int | None
+    run_id: int = 0
+    recovered: int = 0
+    expired: int = 0
+    unknown: int = 0
+
+    def go(self, url: str, token: str) -> Summary:
+        started_at, began = self.world.clock(), self.world.timer()
+        self._begin(started_at)
+        self._recover()
+        self._expire()
+        self._fix_audiences()
+        sender = asyncio.run(self._send(url, token, began))
+        self._expire()
+        counts, caution = sender.counts, sender.caution
+        counts.expired += self.expired
+        counts.unknown += self.unknown
+        fault = caution.last_fault.error if caution.last_fault else None
+        is_news = self._end(counts, caution)
+        seconds = round(self.world.timer() - began, 3)
+        return Summary(self.run_id, started_at, seconds, counts, caution.stopped, fault, is_news)
+
+    def _begin(self, now: datetime) -> None:
+        with self.database.write() as connection:
+            self.run_id = outbox.begin_run(connection, self.world.host, self.world.pid, now)
+            self.locks.take(self.run_id)  # before anyone can see the run
+        self.world.log.write("run started", run_id=self.run_id)
+
+    def _recover(self) -> None:
+        hold = self.settings.on_unknown == "hold"
+        with self.database.write() as connection:
+            dead = [each for each in outbox.dead_runs(connection, self.locks.is_free) if each != self.run_id]
+            limit = 0 if hold else self.settings.max_unknown
+            pending, unknown = outbox.recover(connection, dead, limit, self.world.clock())
+        self.unknown += unknown
+        if dead:
+            self.world.log.write(
+                "recovered", run_id=self.run_id, dead_runs=dead, pending=pending, unknown=unknown
+            )
+
+    def _expire(self) -> None:
+        with self.database.read() as connection:
+            if not outbox.has_overdue(connection, self.world.clock()):
+                return
+        with self.database.write() as connection:
+            closed = outbox.expire(connection, self.world.clock())
+        self.expired += closed.ended
+        self.unknown += closed.unknown
+        self.world.log.write("expired", run_id=self.run_id, expired=closed.ended, unknown=closed.unknown)
+
+    def _fix_audiences(self) -> None:
+        """Each in a transaction of its own, so that others get their turn in between."""
+        while not self.world.stop.is_asked:
+            with self.database.write() as connection:
+                now = self.world.clock()
+                mailing_id = connection.execute(audience.due(now, self.only).limit(1)).scalar()
+                if mailing_id is None:
+                    return
+                messages = audience.fix(connection, mailing_id, now)
+            self.world.log.write(
+                "audience fixed", run_id=self.run_id, mailing_id=mailing_id, messages=messages
+            )
+
+    async def _send(self, url: str, token: str, began: float) -> Sender:
+        stopping = asyncio.Event()
+        gateway = Gateway(
+            url,
+            token,
+            timeout=self.settings.timeout,
+            concurrency=self.settings.concurrency,
+            proxy=self.settings.proxy,
+            clock=self.world.clock,
+            random=self.world.chance,
+            stop=stopping,
+        )
+        async with gateway:
+            sender = Sender(
+                self.database, gateway, self.settings, self.world, self.run_id, self.only, stopping
+            )
+            await sender.work(self.settings.max_seconds - (self.world.timer() - began))
+        return sender
+
+    def _end(self, counts: Counts, caution: Caution) -> bool:
+        """Write the summary; whether it is news. A run that heard nothing knows of no end of the trouble."""
+        now, stopped = self.world.clock(), caution.stopped
+        trouble = stopped if stopped in TROUBLE else None
+        with self.database.write() as connection:
+            outbox.end_run(connection, self.run_id, counts, stopped, now)
+            is_news = (trouble is not None or caution.has_heard_sense) and breaker.should_say(
+                breaker.read(connection), trouble, now
+            )
+            if is_news:
+                breaker.remember_said(connection, trouble, now)
+        self.locks.beat()
+        self.world.log.write("run ended", run_id=self.run_id, stopped=stopped, **vars(counts))
+        return is_news
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What the next run would do for one mailing."""
+
+    mailing_id: int
+    audience: int | None  # clients it would be fixed to; None when it is fixed already
+    waiting: int
+
+
+def plan(database: Database, now: datetime, only: int | None = None) -> list[Planned]:
+    """What a run would do now; nothing is changed."""
+    with database.read() as connection:
+        new = connection.execute(audience.due(now, only)).scalars().all()
+        planned = [
+            Planned(each, audience.size(connection, audience.filter_of(connection, each)), 0) for each in new
+        ]
+        return planned + [
+            Planned(mailing_id, None, waiting)
+            for mailing_id, waiting in outbox.waiting(connection, now, only)
+        ]

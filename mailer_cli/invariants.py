@@ -1,0 +1,133 @@
+"""What must be true of the database by itself, each rule a query (I5, I8, I10 of docs/dispatch)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import bindparam, text
+from sqlmodel.sql.sqltypes import UTCDateTime
+
+from mailer_cli.database import Database, files
+from mailer_cli.database.engine import Unreadable
+from mailer_cli.findings import Finding, broken, damaged, failure, ok
+from mailer_cli.models import FAILURES, UNKNOWNS, Outcome
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """A rule, and a query that counts what breaks it."""
+
+    name: str
+    rule: str
+    violations: str
+
+
+INVARIANTS = (
+    Invariant(
+        "tally",
+        "the counts of each mailing equal its messages",
+        """
+        SELECT count(*) FROM (
+            SELECT mailing_id, status FROM (
+                SELECT mailing_id, status, count(*) AS messages FROM message GROUP BY mailing_id, status
+                UNION ALL
+                SELECT mailing_id, status, -messages FROM tally
+            ) AS both_sides
+            GROUP BY mailing_id, status HAVING sum(messages) <> 0
+        ) AS differing
+        """,
+    ),
+    Invariant(
+        "owner",
+        "what is being sent is owned by a run that has not ended",
+        """
+        SELECT count(*) FROM message LEFT JOIN run ON run.id = message.run_id
+        WHERE (message.status = 'sending') <> (run.id IS NOT NULL)
+           OR (message.status = 'sending' AND run.ended_at IS NOT NULL)
+        """,
+    ),
+    Invariant(
+        "in flight",
+        "what is being sent has one open attempt, its latest",
+        """
+        SELECT count(*) FROM message WHERE status = 'sending' AND (
+            SELECT count(*) || ' ' || max(number) FROM attempt
+            WHERE message_id = message.id AND outcome IS NULL
+        ) IS NOT '1 ' || attempts
+        """,
+    ),
+    Invariant(
+        "sent",
+        "a message is sent exactly when an attempt was accepted, or an operator said so",
+        """
+        SELECT count(*) FROM message WHERE (status = 'sent') <> (
+            EXISTS (SELECT 1 FROM attempt WHERE message_id = message.id AND outcome IN :accepted)
+            OR EXISTS (SELECT 1 FROM resolution WHERE message_id = message.id AND status = 'sent')
+        )
+        """,
+    ),
+    Invariant(
+        "counters",
+        "the counters of each message equal its attempts",
+        """
+        SELECT count(*) FROM message WHERE (attempts, failures, unknowns) <> (
+            SELECT count(*),
+                   count(CASE WHEN outcome IN :failures THEN 1 END),
+                   count(CASE WHEN outcome IN :unknowns THEN 1 END)
+            FROM attempt WHERE message_id = message.id
+        )
+        """,
+    ),
+)
+
+WORDS = {
+    "accepted": [each for each in Outcome if each.is_ok],
+    "failures": list(FAILURES),
+    "unknowns": list(UNKNOWNS),
+}
+
+OVERDUE = text("""
+    SELECT coalesce(sum(tally.messages), 0) FROM tally JOIN mailing ON mailing.id = tally.mailing_id
+    WHERE tally.status IN ('pending', 'sending') AND tally.messages > 0 AND mailing.end_at <= :now
+""").bindparams(bindparam("now", type_=UTCDateTime()))
+
+
+def check(database: Database, now: datetime) -> Iterator[Finding]:
+    """The file first, then its content; each in its own transaction, so that a dispatch gets its turns."""
+    try:
+        yield from _check_file(database)
+        yield from (_check_rule(database, each) for each in INVARIANTS)
+        yield _overdue(database, now)
+    except Unreadable as error:
+        yield failure("file", error)
+
+
+def _check_file(database: Database) -> Iterator[Finding]:
+    found = files.damage(database, thorough=True)
+    hint = "mailer db restore FILE"
+    yield damaged("file", f"damaged: {found[0]}", hint) if found else ok("file", "the file is sound")
+    lost = files.broken_references(database)
+    yield (
+        damaged("references", f"{lost} rows refer to rows that are not there", hint)
+        if lost
+        else ok("references", "every row refers to rows that are there")
+    )
+
+
+def _check_rule(database: Database, rule: Invariant) -> Finding:
+    used = {name: words for name, words in WORDS.items() if f":{name}" in rule.violations}
+    query = text(rule.violations).bindparams(*(bindparam(name, expanding=True) for name in used))
+    with database.read() as connection:
+        count = connection.execute(query, used).scalar_one()
+    if count:
+        return broken(rule.name, f"{count} times it is not so that {rule.rule}", "please report it")
+    return ok(rule.name, rule.rule)
+
+
+def _overdue(database: Database, now: datetime) -> Finding:
+    """I2 as of now: not broken as long as no run has had the time to end them."""
+    with database.read() as connection:
+        count = connection.execute(OVERDUE, {"now": now}).scalar_one()
+    if count:
+        return ok("ended", f"{count} messages of ended mailings are left for the next dispatch to end")
+    return ok("ended", "no ended mailing has messages that wait")

@@ -1,0 +1,140 @@
+"""What an operator does to a mailing that is there: pause, resume, cancel, remove; more clients, another try.
+
+Whoever steers several steers all or none: the first that cannot be is an error, and nothing is done. Living
+runs look at these marks before every request.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, update
+from sqlmodel import col
+
+from mailer_cli import audience, outbox
+from mailer_cli.errors import Refused
+from mailer_cli.mailings.overview import Overview, find, overviews
+from mailer_cli.models import Mailing, MailingStatus, Message, MessageStatus
+
+GOING = (MailingStatus.SCHEDULED, MailingStatus.RUNNING)
+OPEN = (*GOING, MailingStatus.PAUSED)
+
+
+def pause(connection: Connection, mailing_ids: Sequence[int] | None, now: datetime) -> list[Overview]:
+    """Let these sleep, or with None all that are scheduled or running. Repeating is safe.
+
+    Raises: Refused.
+    """
+    chosen = [require_open(each, "paused") for each in _chosen(connection, mailing_ids, GOING, now)]
+    awake = [each.id for each in chosen if each.paused_at is None]
+    _mark(connection, awake, paused_at=now, updated_at=now)
+    return _again(connection, chosen)
+
+
+def resume(connection: Connection, mailing_ids: Sequence[int] | None, now: datetime) -> list[Overview]:
+    """Wake these, or with None all that are paused. Repeating is safe.
+
+    Raises: Refused.
+    """
+    sleeping = _chosen(connection, mailing_ids, (MailingStatus.PAUSED,), now)
+    chosen = [require_open(each, "resumed") for each in sleeping]
+    asleep = [each.id for each in chosen if each.paused_at is not None]
+    _mark(connection, asleep, paused_at=None, updated_at=now)
+    return _again(connection, chosen)
+
+
+def cancel(connection: Connection, mailing_ids: Sequence[int] | None, now: datetime) -> list[Overview]:
+    """End these for good, or with None all that are open; what is in flight finishes. Repeating is safe.
+
+    Raises: Refused.
+    """
+    chosen = stoppable(connection, mailing_ids, now)
+    alive = [each.id for each in chosen if each.cancelled_at is None]
+    _mark(connection, alive, cancelled_at=now, updated_at=now)
+    outbox.cancel(connection, col(Message.mailing_id).in_(alive), "mailing cancelled")
+    return _again(connection, chosen)
+
+
+def stoppable(connection: Connection, mailing_ids: Sequence[int] | None, now: datetime) -> list[Overview]:
+    """What `cancel` would end, and what is cancelled already. Raises: Refused."""
+    chosen = _chosen(connection, mailing_ids, OPEN, now)
+    return [each if each.cancelled_at else require_open(each, "cancelled") for each in chosen]
+
+
+def remove(connection: Connection, mailing_id: int, now: datetime) -> Overview:
+    """Cancel what waits, and hide the mailing; what it sent stays in the general statistics.
+
+    Raises: Refused.
+    """
+    found = find(connection, mailing_id, now)
+    if found.status in OPEN:
+        _mark(connection, [found.id], cancelled_at=now)
+    outbox.cancel(connection, col(Message.mailing_id) == mailing_id, "mailing removed")
+    (gone,) = _again(connection, [found])
+    _mark(connection, [found.id], removed_at=now, updated_at=now)
+    return gone
+
+
+def top_up(connection: Connection, mailing_id: int, now: datetime) -> tuple[Overview, int]:
+    """Add the clients who match now and have no message yet; how many. Repeating is safe.
+
+    Raises: Refused when the audience is not fixed, or nothing more can be sent.
+    """
+    found = require_time(find(connection, mailing_id, now), "topped up")
+    if found.fixed_at is None:
+        raise Refused(
+            f"mailing {mailing_id} has no audience yet: whoever matches when it starts will be in it"
+        )
+    added = audience.top_up(connection, mailing_id, now)
+    return find(connection, mailing_id, now), added
+
+
+def retry(
+    connection: Connection, mailing_id: int, status: MessageStatus, reason: str | None, now: datetime
+) -> tuple[Overview, int]:
+    """Let messages that failed, or whose fate is unknown, wait again with fresh limits; how many.
+
+    Raises: Refused when nothing more can be sent.
+    """
+    require_time(find(connection, mailing_id, now), "retried")
+    retried = outbox.retry(connection, mailing_id, [status], reason, now)
+    return find(connection, mailing_id, now), retried
+
+
+def require_open(found: Overview, done: str) -> Overview:
+    """The same, if it has something to do, or is paused and may get something, and has time for it.
+
+    Raises: Refused.
+    """
+    asleep = found.paused_at is not None and found.cancelled_at is None
+    if (found.status in OPEN or asleep) and not found.has_ended:
+        return found
+    raise _refusal(found, "has ended" if found.status in OPEN else f"is {found.status}", done)
+
+
+def require_time(found: Overview, done: str) -> Overview:
+    """The same, if messages of it may still be sent, be it completed or not. Raises: Refused."""
+    if found.cancelled_at is None and not found.has_ended:
+        return found
+    raise _refusal(found, "has ended" if found.cancelled_at is None else "is cancelled", done)
+
+
+def _refusal(found: Overview, why: str, done: str) -> Refused:
+    hint = f"mailer mailings reopen {found.id}" if found.status == MailingStatus.EXPIRED else None
+    return Refused(f"mailing {found.id} {why}, it cannot be {done}", hint)
+
+
+def _chosen(
+    connection: Connection, mailing_ids: Sequence[int] | None, among: Collection[MailingStatus], now: datetime
+) -> list[Overview]:
+    if mailing_ids is not None:
+        return [find(connection, each, now) for each in dict.fromkeys(mailing_ids)]
+    living = (col(Mailing.removed_at).is_(None), col(Mailing.end_at) > now)
+    return [each for each in overviews(connection, now, *living) if each.status in among]
+
+
+def _again(connection: Connection, seen: Iterable[Overview]) -> list[Overview]:
+    return [find(connection, each.id, each.seen_at) for each in seen]
+
+
+def _mark(connection: Connection, mailing_ids: Sequence[int], **moments: datetime | None) -> None:
+    connection.execute(update(Mailing).where(col(Mailing.id).in_(mailing_ids)).values(moments))

@@ -1,0 +1,191 @@
+"""Which rendering a result gets in this invocation, and where it goes."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Protocol, TextIO
+
+from mailer_cli.errors import DatabaseFailed, Invalid, MailerError
+from mailer_cli.output import plain
+from mailer_cli.output.results import Card, Json, Note, Result, Table, Text
+from mailer_cli.output.safe import clean, dumps
+
+
+class Progress(Protocol):
+    def __call__(self, done: int, /) -> None: ...
+
+
+@dataclass
+class Printer:
+    """Prints results as this invocation wants them."""
+
+    as_json: bool = False
+    quiet: bool = False
+    colour: bool = True
+    stdout: TextIO = field(default_factory=lambda: _usable(sys.stdout))
+    stderr: TextIO = field(default_factory=lambda: _usable(sys.stderr))
+
+    def show(self, result: Result) -> int:
+        """Print the result; its exit code.
+
+        Raises: DatabaseFailed when it cannot be written, BrokenPipeError when nobody reads on.
+        """
+        for warning in result.warnings:
+            self.warn(warning)
+        with _written(self.stdout):
+            if self.as_json:
+                self._json(result)
+            else:
+                self._human(result)
+        return result.exit_code
+
+    def announce(self, note: Note) -> None:
+        """Print what scripts wait for, now, quiet or not; the command itself goes on."""
+        with _written(self.stdout):
+            self._lines([dumps(note.data)] if self.as_json else map(clean, note.lines))
+
+    def warn(self, text: str) -> None:
+        self._tell(f"warning: {clean(text)}")
+
+    def say(self, text: str) -> None:
+        """A line about what is going on, for whoever watches."""
+        if not self.quiet:
+            self._tell("\n".join(map(clean, text.splitlines())))
+
+    def error(self, error: MailerError) -> None:
+        if self.as_json:
+            shown = {"code": error.code, "message": clean(error.message), "hint": error.hint}
+            self._tell(dumps({"error": shown}))
+            return
+        self._tell(f"error: {clean(error.message)}")
+        if error.hint:
+            self._tell(f"hint: {clean(error.hint)}")
+
+    def confirm(self, question: str, *, yes: bool) -> bool:
+        """Ask on a terminal; without one only `--yes` is a yes.
+
+        Raises: Invalid when nobody can be asked.
+        """
+        if yes:
+            return True
+        if sys.stdin is None or not (sys.stdin.isatty() and self.stderr.isatty()):
+            raise Invalid("this needs a yes, and there is no terminal to ask on", "add --yes")
+        print(f"{clean(question)} [y/N] ", end="", file=self.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    @property
+    def shows_progress(self) -> bool:
+        return not self.as_json and not self.quiet and self.stderr.isatty()
+
+    @contextmanager
+    def progress(self, label: str, total: int | None) -> Iterator[Progress]:
+        """A bar on a terminal, nothing anywhere else; call it with the amount done so far."""
+        if not self.shows_progress:
+            yield lambda done: None
+            return
+        from rich import progress
+
+        from mailer_cli.output import terminal
+
+        screen = terminal.console(self.stderr, colour=self.colour)
+        with progress.Progress(console=screen, transient=True) as shown:
+            task = shown.add_task(label, total=total)
+            yield lambda done: shown.update(task, completed=done)
+
+    def _tell(self, line: str) -> None:
+        """A line on stderr; where nobody can be told, the exit code has to do."""
+        with suppress(OSError):
+            print(line, file=self.stderr, flush=True)
+
+    def _json(self, result: Result) -> None:
+        match result:
+            case Table():
+                self._json_rows(map(result.data, result.rows) if result.data else result.rows)
+            case Text():
+                self._lines([dumps({result.key: "".join(result.pieces)})])
+            case Card() | Note():
+                self._lines([dumps(result.data)])
+
+    def _json_rows(self, rows: Iterable[Json]) -> None:
+        first = True
+        for row in rows:
+            self.stdout.write(("[" if first else ",\n ") + dumps(row))
+            first = False
+        self.stdout.write("[]\n" if first else "]\n")
+
+    def _human(self, result: Result) -> None:
+        match result:
+            case Table():
+                self._table(result)
+            case Text():
+                for piece in result.pieces:
+                    self.stdout.write(piece)
+            case Card() | Note() if self.quiet and result.exit_code == 0:
+                return
+            case Card():
+                self._card(result)
+                self._tables(result.tables)
+                self._lines(map(clean, result.notes))
+            case Note():
+                self._lines(map(clean, result.lines))
+                self._tables(result.tables)
+
+    def _lines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.stdout.write(f"{line}\n")
+
+    def _tables(self, tables: Sequence[Table]) -> None:
+        for table in tables:
+            self._lines([""])
+            self._table(table)
+
+    def _card(self, card: Card) -> None:
+        if not self.stdout.isatty():
+            return self._lines(plain.card(card))
+        from mailer_cli.output import terminal
+
+        return terminal.card(terminal.console(self.stdout, colour=self.colour), card)
+
+    def _table(self, table: Table) -> None:
+        if table.title and not self.quiet:
+            self._lines([clean(table.title)])
+        if not self.stdout.isatty():
+            return self._lines(plain.table(table))
+        from mailer_cli.output import terminal
+
+        return terminal.table(terminal.console(self.stdout, colour=self.colour), table)
+
+
+def _usable(stream: TextIO | None) -> TextIO:
+    """The stream, taking every character: a pipe gets UTF-8 whatever the locale says, a terminal that
+    lacks a character gets its escape. A closed one (`>&-`) fails when it is written to, as a full one."""
+    if stream is None:
+        return open(os.devnull, encoding="utf-8")  # noqa: PTH123  not writable; lives as long as we do
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
+    return stream
+
+
+@contextmanager
+def _written(stream: TextIO) -> Iterator[None]:
+    try:
+        yield
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise unwritten(stream, error) from error
+
+
+def unwritten(stream: TextIO, error: OSError) -> DatabaseFailed:
+    """The error of a stream that took no more."""
+    _let_go(stream)
+    return DatabaseFailed(f"cannot write the output: {error.strerror or 'it is closed'}", "send it elsewhere")
+
+
+def _let_go(stream: TextIO) -> None:
+    """Send what the stream still holds nowhere, or the interpreter complains of it at its end."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

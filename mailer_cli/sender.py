@@ -1,0 +1,356 @@
+"""The loop of one run: claim, send, record, until nothing is due or something stops it.
+
+The event loop holds the requests; each turn of it is one transaction in a thread: the outcomes of what has
+finished are recorded and the free slots claimed anew. What is claimed is in flight, so a run that is killed
+leaves at most as many unknown fates as it has slots.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from mailer_cli import breaker, outbox
+from mailer_cli.caution import Caution
+from mailer_cli.database import Database, persistently
+from mailer_cli.decide import Limits, decide
+from mailer_cli.gateway import Answer, Gateway
+from mailer_cli.logs import Log, mask
+from mailer_cli.models import MessageStatus, Outcome
+from mailer_cli.outbox import Batch, Claimed, Counts, Demand, Verdict
+from mailer_cli.settings import Settings
+from mailer_cli.stop import Stop
+
+LOOK_UP = 0.5  # seconds between looks at what the operator has paused meanwhile
+GATHER = 0.01  # seconds that a finished message waits for company in its commit
+PATIENCE = 120.0  # seconds of trying to record what is already known
+NOT_STARTED = Answer(Outcome.RELEASED, "not started")
+
+
+@dataclass(frozen=True)
+class World:
+    """What comes from outside: time, chance, the operator, and where it is told what goes on."""
+
+    clock: Callable[[], datetime]
+    timer: Callable[[], float]  # seconds that never jump
+    chance: Callable[[], float]
+    log: Log
+    host: str
+    pid: int
+    stop: Stop = field(default_factory=Stop)
+    reload_token: Callable[[], str | None] = lambda: None
+    progress: Callable[[int], object] = lambda done: None
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    claimed: Claimed
+    answer: Answer
+    at: datetime
+    token: str  # the one it was sent with
+
+
+@dataclass(frozen=True)
+class _Turned:
+    """What one turn found and did."""
+
+    state: breaker.State
+    batch: Batch
+
+
+class Sender:
+    """The requests of one run, from the first to the last."""
+
+    def __init__(
+        self,
+        database: Database,
+        gateway: Gateway,
+        settings: Settings,
+        world: World,
+        run_id: int,
+        only: int | None,
+        stopping: asyncio.Event,
+    ) -> None:
+        self.counts = Counts()
+        self.caution = Caution(settings.concurrency)
+        self._database, self._gateway, self._settings, self._world = database, gateway, settings, world
+        self._run_id, self._only = run_id, only
+        self._stopping = stopping  # wakes requests that pause before a repeat
+        self._token = settings.token or ""
+        self._has_renewed = False
+        self._limits = Limits(
+            settings.max_failures, 1 if settings.on_unknown == "hold" else settings.max_unknown
+        )
+        self._finished: list[_Finished] = []
+        self._in_flight: dict[asyncio.Task[None], Claimed] = {}
+        self._changed = asyncio.Event()
+        self._enough = asyncio.Event()  # for a commit: half of what is in flight, or all
+        self._texts: dict[int, str] = {}
+        self._running: frozenset[int] = frozenset()
+        self._served = 0
+        self._is_probe = False  # the breaker is open: one request, no repeats
+
+    async def work(self, seconds: float) -> None:
+        """Send what is due, claiming for so many seconds; `caution.stopped` says why it ended early."""
+        loop = asyncio.get_running_loop()
+        self._until = loop.time() + seconds
+        self._world.stop.on_change = lambda: loop.call_soon_threadsafe(self._wake)
+        try:
+            turned = await self._turn()
+            while self._in_flight or self._finished or self._goes_on(turned):
+                await self._wait(turned)
+                if self._world.stop.is_abort:
+                    await self._abort()
+                turned = await self._turn()
+        finally:
+            self._world.stop.on_change = lambda: None  # a signal may come when the loop is closed
+
+    def _wake(self) -> None:
+        self._stopping.set()
+        self._changed.set()
+        self._enough.set()
+
+    # One turn: record, claim, start
+
+    async def _turn(self) -> _Turned:
+        loop = asyncio.get_running_loop()
+        self._changed.clear()
+        self._enough.clear()
+        done = self._learn(self._take_finished())
+        self._check_the_clock(loop.time())
+        slots = self.caution.slots(len(self._in_flight), loop.time())
+        turned = await asyncio.shield(asyncio.to_thread(self._in_database, done, slots))
+        self._running, self._served = turned.batch.running, turned.batch.served
+        self._is_probe = turned.state.is_open
+        for claimed in turned.batch.claimed:
+            self._start(claimed)
+        self._tell(done)
+        self._obey_breaker(turned)
+        if self.caution.stopped:
+            self._stopping.set()
+        return turned
+
+    def _take_finished(self) -> list[_Finished]:
+        done, self._finished = self._finished, []
+        return done
+
+    def _learn(self, done: list[_Finished]) -> list[_Finished]:
+        answers = self.caution.learn([each.answer for each in done])
+        for each in done:
+            if each.answer.outcome is Outcome.CONFIG:
+                self._reconsider(each)
+        return [replace(each, answer=answer) for each, answer in zip(done, answers, strict=True)]
+
+    def _reconsider(self, finished: _Finished) -> None:
+        """The gateway refuses us: perhaps the token was renewed, else nothing will go through."""
+        if finished.answer.http_status not in (401, 403):
+            self.caution.stop_for("wrong_url")
+        elif finished.token == self._token:
+            renewed = None if self._has_renewed else self._world.reload_token()
+            self._has_renewed = True
+            if renewed is None or renewed == self._token:
+                self.caution.stop_for("token_refused")
+            else:
+                self._token = renewed
+                self._gateway.renew(renewed)
+
+    def _check_the_clock(self, moment: float) -> None:
+        if self._world.stop.is_asked:
+            self.caution.stop_for("signal")
+        elif moment >= self._until:
+            self.caution.stop_for("time_up")
+
+    def _obey_breaker(self, turned: _Turned) -> None:
+        """An open breaker lets one request a run through; when that was of no use, the run ends."""
+        if turned.state.is_open and self.counts.claimed and not turned.batch.claimed and not self._in_flight:
+            fault = self.caution.last_fault
+            self.caution.stop_for("gateway_nonsense" if fault and fault.is_nonsense else "gateway_down")
+
+    # What happens in the database's thread
+
+    def _in_database(self, done: Sequence[_Finished], slots: int) -> _Turned:
+        if done:
+            return persistently(lambda: self._record_and_claim(done, slots), PATIENCE)
+        return self._look(slots) or self._record_and_claim(done, slots)
+
+    def _look(self, slots: int) -> _Turned | None:
+        """Look without the write lock; None when there is something to claim."""
+        now = self._world.clock()
+        with self._database.read() as connection:
+            state = breaker.read(connection)
+            if self._allowed(state, slots, now) and outbox.has_due(connection, now, self._only):
+                return None
+            held_until = self._left_alone_until(connection, state, slots, now)
+            running = outbox.running(connection, now, self._only)
+        return _Turned(state, Batch([], held_until, running, self._served))
+
+    def _record_and_claim(self, done: Sequence[_Finished], slots: int) -> _Turned:
+        chance = self._world.chance
+        verdicts = [decide(each.claimed, each.answer, self._limits, each.at, chance()) for each in done]
+        with self._database.write() as connection:
+            now = self._world.clock()  # only here: waiting for the write lock may have taken long
+            changed = outbox.record(connection, self._run_id, verdicts)
+            state = breaker.note(connection, [each.answer for each in done], now)
+            allowed = self._allowed(state, slots, now)
+            demand = Demand(self._run_id, allowed, self._settings.rate, self._only, self._served)
+            batch = outbox.claim(connection, demand, self._texts, now)
+            if not allowed:
+                batch = replace(batch, held_until=self._left_alone_until(connection, state, slots, now))
+        self._count(changed, batch)
+        return _Turned(state, batch)
+
+    def _left_alone_until(
+        self, connection: Connection, state: breaker.State, slots: int, now: datetime
+    ) -> datetime | None:
+        """Until when the gateway wishes to be left alone, if that holds anything back."""
+        if not slots or not state.is_busy(now) or not outbox.has_due(connection, now, self._only):
+            return None
+        return state.busy_until
+
+    def _allowed(self, state: breaker.State, slots: int, now: datetime) -> int:
+        """The slots that the breaker and the gateway's own wish leave."""
+        if state.is_busy(now):
+            return 0
+        if state.is_open:
+            return 0 if self.counts.claimed else min(slots, 1)
+        return slots
+
+    def _count(self, changed: Sequence[Verdict], batch: Batch) -> None:
+        for verdict in changed:
+            match verdict.status:
+                case MessageStatus.SENT:
+                    self.counts.sent += 1
+                case MessageStatus.FAILED:
+                    self.counts.failed += 1
+                case MessageStatus.UNKNOWN:
+                    self.counts.unknown += 1
+                case _:
+                    self.counts.deferred += 1
+        self.counts.claimed += len(batch.claimed)
+        self.counts.repeats += sum(each.attempt > 1 for each in batch.claimed)
+
+    # Waiting
+
+    def _goes_on(self, turned: _Turned) -> bool:
+        """Whether a run with nothing in flight has something to wait for: the rate, or a busy gateway."""
+        held_until = turned.batch.held_until
+        if self.caution.stopped:
+            return False
+        if held_until is None:
+            return bool(turned.batch.claimed)
+        loop = asyncio.get_running_loop()
+        if loop.time() + self._seconds_to(held_until) < self._until:
+            return True
+        is_busy = turned.state.busy_until == held_until
+        self.caution.stop_for("gateway_down" if is_busy else "time_up")
+        return False
+
+    def _seconds_to(self, moment: datetime) -> float:
+        return max(0.0, (moment - self._world.clock()).total_seconds())
+
+    async def _wait(self, turned: _Turned) -> None:
+        """Until something finishes or may begin, the operator speaks, or it is time to look up."""
+        moment = asyncio.get_running_loop().time()
+        timeouts = [LOOK_UP]
+        if turned.batch.held_until is not None:
+            timeouts.append(self._seconds_to(turned.batch.held_until))
+        if not self.caution.stopped:
+            timeouts.append(max(0.0, self._until - moment))
+            if slow_until := self.caution.slow_until(moment):
+                timeouts.append(slow_until - moment)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(timeouts)):
+                await self._changed.wait()
+            async with asyncio.timeout(GATHER):
+                await self._enough.wait()
+
+    async def _abort(self) -> None:
+        """End every request at once; those that had not begun are given back."""
+        flights = dict(self._in_flight)
+        for task in flights:
+            task.cancel()
+        for ended in await asyncio.gather(*flights, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
+        told = {each.claimed.message_id for each in self._finished}
+        for claimed in flights.values():
+            if claimed.message_id not in told:
+                self._finish(claimed, NOT_STARTED, self._token)
+
+    # One message
+
+    def _start(self, claimed: Claimed) -> None:
+        self.caution.begun(asyncio.get_running_loop().time())
+        task = asyncio.create_task(self._deliver(claimed))
+        self._in_flight[task] = claimed
+        task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        del self._in_flight[task]
+        self._changed.set()
+        if len(self._finished) >= len(self._in_flight):
+            self._enough.set()
+
+    async def _deliver(self, claimed: Claimed) -> None:
+        token, answer = self._token, NOT_STARTED
+        with contextlib.suppress(asyncio.CancelledError):  # aborted
+            if await self._comes_up(claimed):
+                answer = Answer(Outcome.UNKNOWN, "aborted")
+                answer = await self._send(claimed)
+        self._finish(claimed, answer, token)
+
+    def _finish(self, claimed: Claimed, answer: Answer, token: str) -> None:
+        self._finished.append(_Finished(claimed, answer, self._world.clock(), token))
+
+    async def _comes_up(self, claimed: Claimed) -> bool:
+        """Wait for its moment; whether its request may be begun then."""
+        if wait := self._seconds_to(claimed.start_at):
+            await asyncio.sleep(wait)
+        return self._seconds_to(claimed.deadline) > 0 and self._is_wanted(claimed)
+
+    async def _send(self, claimed: Claimed) -> Answer:
+        self._log("request", claimed, phone=mask(claimed.phone))
+        return await self._gateway.send(
+            claimed.message_id,
+            claimed.phone,
+            claimed.text,
+            limit=min(self._settings.timeout, self._seconds_to(claimed.deadline)),
+            may_repeat=lambda: self._is_wanted(claimed) and not self._is_probe,
+        )
+
+    def _is_wanted(self, claimed: Claimed) -> bool:
+        """Whether its request may be begun: neither its mailing nor the run has been stopped."""
+        return claimed.mailing_id in self._running and not (self.caution.stopped or self._world.stop.is_asked)
+
+    # Telling
+
+    def _tell(self, done: Sequence[_Finished]) -> None:
+        """Result first, log second."""
+        for each in done:
+            answer = each.answer
+            self._log(
+                "answer",
+                each.claimed,
+                outcome=answer.outcome.value,
+                http_status=answer.http_status,
+                code=answer.code,
+                error=answer.error,
+                tries=answer.tries,
+            )
+        if done:
+            counts = self.counts
+            self._world.progress(counts.sent + counts.failed + counts.unknown)
+
+    def _log(self, event: str, claimed: Claimed, **more: object) -> None:
+        self._world.log.write(
+            event,
+            run_id=self._run_id,
+            mailing_id=claimed.mailing_id,
+            message_id=claimed.message_id,
+            client_id=claimed.client_id,
+            attempt=claimed.attempt,
+            **more,
+        )

@@ -1,0 +1,196 @@
+"""Read-only counts -> frozen dataclasses. Whoever reads them does so in one transaction, so that they add up.
+
+How many messages are in which status always comes from `tally`, whose cost does not grow with messages. Who
+they went to, why and when is counted over the messages of one mailing: about a second and a half a pass
+for a million, one pass for one breakdown, two for all.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, Text, cast, func, or_, select
+from sqlmodel import col
+
+from mailer_cli import mailings
+from mailer_cli.mailings.overview import PAGE, Counts, Overview, overviews
+from mailer_cli.models import Client, Mailing, MailingStatus, Message, MessageStatus, Tally
+from mailer_cli.times import json_time
+
+RECENT = timedelta(
+    minutes=2
+)  # two periods of cron: the pause between runs is in it, a dead cron is seen soon
+
+
+class By(StrEnum):
+    """What the messages of one mailing are told apart by."""
+
+    OPERATOR = "operator"
+    TAG = "tag"
+    TIMEZONE = "timezone"
+    REASON = "reason"
+    HOUR = "hour"
+
+
+KEYS = {
+    By.OPERATOR: col(Client.operator_code),
+    By.TAG: col(Client.tag),
+    By.TIMEZONE: col(Message.timezone),
+    By.REASON: col(Message.reason),
+    By.HOUR: func.substr(cast(col(Message.sent_at), Text), 1, len("2026-11-23 09")),
+}
+OF_CLIENTS = frozenset({By.OPERATOR, By.TAG})
+
+PASSES = ((By.OPERATOR, By.TAG), (By.TIMEZONE, By.REASON, By.HOUR))
+"""What is counted together: reading the messages costs more than telling them apart once more."""
+
+
+@dataclass(frozen=True)
+class General:
+    """Every mailing that is not removed, newest first, and every message that there ever was."""
+
+    mailings: Sequence[Overview]
+    messages: Counts
+
+
+@dataclass(frozen=True)
+class Group:
+    """The messages that have `key` in common; that of an hour is when it begins, in UTC, as in JSON."""
+
+    key: str
+    counts: Counts
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+
+Breakdown = Sequence[Group]
+"""The biggest group first; hours as they passed."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a mailing goes. Both are None while nothing goes."""
+
+    per_second: float | None = None
+    eta: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Details:
+    """One mailing, how fast it goes, and the breakdowns that were asked for."""
+
+    mailing: Overview
+    pace: Pace
+    breakdowns: Mapping[By, Breakdown]
+
+
+def general(connection: Connection, now: datetime) -> General:
+    """The messages of removed mailings are counted, the mailings themselves are not."""
+    total = func.sum(col(Tally.messages))
+    rows = connection.execute(select(col(Tally.status), total).group_by(col(Tally.status)))
+    found = {MessageStatus(status): int(messages) for status, messages in rows}
+    return General(_mailings(connection, now), {each: found.get(each, 0) for each in MessageStatus})
+
+
+def _mailings(connection: Connection, now: datetime) -> list[Overview]:
+    """Page by page: a statement takes only so many ids."""
+    found: list[Overview] = []
+    while True:
+        older = [col(Mailing.id) < found[-1].id] if found else []
+        page = overviews(connection, now, col(Mailing.removed_at).is_(None), *older, limit=PAGE)
+        found += page
+        if len(page) < PAGE:
+            return found
+
+
+def details(connection: Connection, mailing_id: int, now: datetime, *wanted: By) -> Details:
+    """Raises: Refused when there is no such mailing."""
+    mailing = mailings.find(connection, mailing_id, now)
+    breakdowns: dict[By, Breakdown] = {}
+    for together in PASSES:
+        if asked := [each for each in together if each in wanted]:
+            breakdowns |= _break_down(connection, mailing_id, asked)
+    return Details(mailing, _pace(connection, mailing), breakdowns)
+
+
+def _break_down(connection: Connection, mailing_id: int, by: Sequence[By]) -> dict[By, Breakdown]:
+    """One pass over the messages. Those without a reason, or not sent, are in no group of that breakdown."""
+    keys = [KEYS[each] for each in by]
+    statement = select(col(Message.status), func.count(), *keys).select_from(Message)
+    if not OF_CLIENTS.isdisjoint(by):
+        statement = statement.join(Client, col(Client.id) == col(Message.client_id))
+    statement = statement.where(
+        col(Message.mailing_id) == mailing_id, or_(*(key.is_not(None) for key in keys))
+    ).group_by(col(Message.status), *keys)
+    counted: dict[By, defaultdict[str, Counter[str]]] = {each: defaultdict(Counter) for each in by}
+    for status, messages, *values in connection.execute(statement):
+        for each, value in zip(by, values, strict=True):
+            if value is not None:
+                counted[each][value][status] += messages
+    return {each: _in_order(each, groups) for each, groups in counted.items()}
+
+
+def _in_order(by: By, groups: Mapping[str, Counter[str]]) -> Breakdown:
+    found = [
+        Group(_hour(key) if by is By.HOUR else key, {status: counts[status] for status in MessageStatus})
+        for key, counts in groups.items()
+    ]
+    return sorted(found, key=lambda group: (0 if by is By.HOUR else -group.total, group.key))
+
+
+def _hour(written: str) -> str:
+    return json_time(datetime.fromisoformat(written).replace(tzinfo=UTC))
+
+
+def _pace(connection: Connection, mailing: Overview) -> Pace:
+    """What was sent in the past two minutes, or since the first of it, foretells when the rest will be.
+
+    As if what waits for its window or for another try were due now: it may well take longer.
+    """
+    now, counts = mailing.seen_at, mailing.counts
+    waiting = counts[MessageStatus.PENDING] + counts[MessageStatus.SENDING]
+    if mailing.status is not MailingStatus.RUNNING or not waiting:
+        return Pace()
+    recent = select(func.count(), func.min(col(Message.sent_at))).where(
+        col(Message.mailing_id) == mailing.id, col(Message.sent_at) > now - RECENT
+    )
+    sent, first = connection.execute(recent).one()
+    if first is None:
+        return Pace()
+    rate = sent / max((now - first).total_seconds(), 1.0)
+    return Pace(round(rate, 3), now + timedelta(seconds=waiting / rate))
+
+
+def general_json(found: General) -> dict[str, Any]:
+    listed = [mailings.as_json(each) for each in found.mailings]
+    by_status = Counter(each.status for each in found.mailings)
+    return {
+        "mailings": {
+            "total": len(listed),
+            "by_status": {status.value: by_status[status] for status in MailingStatus},
+        },
+        "messages": {"total": sum(found.messages.values()), "by_status": _plain(found.messages)},
+        "by_mailing": [{name: each[name] for name in each if name != "text"} for each in listed],
+    }
+
+
+def details_json(found: Details) -> dict[str, Any]:
+    return {
+        **mailings.as_json(found.mailing),
+        **{f"by_{by}": [group_json(each) for each in groups] for by, groups in found.breakdowns.items()},
+        "rate_per_second": found.pace.per_second,
+        "eta": json_time(found.pace.eta) if found.pace.eta else None,
+    }
+
+
+def group_json(group: Group) -> dict[str, Any]:
+    return {"key": group.key, "total": group.total, **_plain(group.counts)}
+
+
+def _plain(counts: Counts) -> dict[str, int]:
+    return {status.value: messages for status, messages in counts.items()}
