@@ -119,7 +119,7 @@ def expiry(token: str) -> datetime | None:
     """When a JWT expires, unverified; None when it does not say. Raises: Misconfigured, without the token."""
     _, payload, _ = token.split(".")
     try:
-        claims = json.loads(base64.b64decode(payload + "=" * (-len(payload) % 4), b"-_", validate=True))
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         seconds = claims.get("exp")
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
     except (binascii.Error, ValueError, AttributeError, TypeError, OverflowError, OSError):

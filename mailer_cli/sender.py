@@ -7,6 +7,7 @@ leaves at most as many unknown fates as it has slots.
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -26,6 +27,7 @@ from mailer_cli.stop import Stop
 
 LOOK_UP = 0.5  # seconds between looks at what the operator has paused meanwhile
 GATHER = 0.01  # seconds that a finished message waits for company in its commit
+JITTER = 0.01  # seconds by which requests may draw together on their way
 PATIENCE = 120.0  # seconds of trying to record what is already known
 NOT_STARTED = Answer(Outcome.RELEASED, "not started")
 
@@ -51,6 +53,28 @@ class _Finished:
     answer: Answer
     at: datetime
     token: str  # the one it was sent with
+
+
+class _Gate:
+    """Lets requests start at their moments, and in no second more of them than the rate allows: what is
+    late does not crowd what follows."""
+
+    def __init__(self, rate: float) -> None:
+        self._room = max(1, int(rate))
+        self._span = self._room / rate + JITTER
+        self._starts: deque[float] = deque(maxlen=self._room)
+        self._turn = asyncio.Lock()
+
+    async def pass_through(self, wait: float) -> None:
+        """Wait so many seconds, and until the rate has room."""
+        loop = asyncio.get_running_loop()
+        moment = loop.time() + wait
+        async with self._turn:
+            if len(self._starts) == self._room:
+                moment = max(moment, self._starts[0] + self._span)
+            if (delay := moment - loop.time()) > 0:
+                await asyncio.sleep(delay)
+            self._starts.append(loop.time())
 
 
 @dataclass(frozen=True)
@@ -85,10 +109,12 @@ class Sender:
             settings.max_failures, 1 if settings.on_unknown == "hold" else settings.max_unknown
         )
         self._finished: list[_Finished] = []
-        self._in_flight: dict[asyncio.Task[None], Claimed] = {}
+        self._in_flight: dict[asyncio.Task[_Finished], Claimed] = {}
+        self._bug: BaseException | None = None  # of a request
         self._changed = asyncio.Event()
         self._enough = asyncio.Event()  # for a commit: half of what is in flight, or all
         self._texts: dict[int, str] = {}
+        self._gates: dict[int | None, _Gate] = {}  # of mailings, and of all
         self._running: frozenset[int] = frozenset()
         self._served = 0
         self._is_probe = False  # the breaker is open: one request, no repeats
@@ -100,7 +126,7 @@ class Sender:
         self._world.stop.on_change = lambda: loop.call_soon_threadsafe(self._wake)
         try:
             turned = await self._turn()
-            while self._in_flight or self._finished or self._goes_on(turned):
+            while self._in_flight or self._finished or self._bug or self._goes_on(turned):
                 await self._wait(turned)
                 if self._world.stop.is_abort:
                     await self._abort()
@@ -134,6 +160,8 @@ class Sender:
         return turned
 
     def _take_finished(self) -> list[_Finished]:
+        if self._bug is not None:
+            raise self._bug
         done, self._finished = self._finished, []
         return done
 
@@ -269,16 +297,10 @@ class Sender:
 
     async def _abort(self) -> None:
         """End every request at once; those that had not begun are given back."""
-        flights = dict(self._in_flight)
-        for task in flights:
+        for task in self._in_flight:
             task.cancel()
-        for ended in await asyncio.gather(*flights, return_exceptions=True):
-            if isinstance(ended, Exception):
-                raise ended
-        told = {each.claimed.message_id for each in self._finished}
-        for claimed in flights.values():
-            if claimed.message_id not in told:
-                self._finish(claimed, NOT_STARTED, self._token)
+        if self._in_flight:
+            await asyncio.wait(list(self._in_flight))
 
     # One message
 
@@ -288,27 +310,37 @@ class Sender:
         self._in_flight[task] = claimed
         task.add_done_callback(self._landed)
 
-    def _landed(self, task: asyncio.Task[None]) -> None:
-        del self._in_flight[task]
+    def _landed(self, task: asyncio.Task[_Finished]) -> None:
+        """No longer in flight, and finished, in one step: a turn in between would see neither a free slot
+        nor a reason to come back."""
+        claimed = self._in_flight.pop(task)
+        if task.cancelled():  # before it had begun
+            self._finished.append(self._finish(claimed, NOT_STARTED, self._token))
+        elif bug := task.exception():
+            self._bug = bug
+        else:
+            self._finished.append(task.result())
         self._changed.set()
         if len(self._finished) >= len(self._in_flight):
             self._enough.set()
 
-    async def _deliver(self, claimed: Claimed) -> None:
+    async def _deliver(self, claimed: Claimed) -> _Finished:
         token, answer = self._token, NOT_STARTED
         with contextlib.suppress(asyncio.CancelledError):  # aborted
             if await self._comes_up(claimed):
                 answer = Answer(Outcome.UNKNOWN, "aborted")
                 answer = await self._send(claimed)
-        self._finish(claimed, answer, token)
+        return self._finish(claimed, answer, token)
 
-    def _finish(self, claimed: Claimed, answer: Answer, token: str) -> None:
-        self._finished.append(_Finished(claimed, answer, self._world.clock(), token))
+    def _finish(self, claimed: Claimed, answer: Answer, token: str) -> _Finished:
+        return _Finished(claimed, answer, self._world.clock(), token)
 
     async def _comes_up(self, claimed: Claimed) -> bool:
         """Wait for its moment; whether its request may be begun then."""
-        if wait := self._seconds_to(claimed.start_at):
-            await asyncio.sleep(wait)
+        for scope, rate in ((claimed.mailing_id, claimed.rate), (None, self._settings.rate)):
+            if rate is not None:
+                gate = self._gates.setdefault(scope, _Gate(rate))
+                await gate.pass_through(self._seconds_to(claimed.start_at))
         return self._seconds_to(claimed.deadline) > 0 and self._is_wanted(claimed)
 
     async def _send(self, claimed: Claimed) -> Answer:

@@ -3,7 +3,6 @@
 import io
 import math
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -33,8 +32,6 @@ class Settings:
     journal: str | None = None
     proxy: str | None = field(default=None, repr=False)  # may hold a password
     log: str | None = None
-    smtp_url: str | None = field(default=None, repr=False)
-    report_to: tuple[str, ...] = ()
     env_file: Path | None = None
     unknown: tuple[str, ...] = ()  # MAILER_ names that mean nothing: misspelled, or of another version
 
@@ -143,8 +140,6 @@ def _checked(taken: Mapping[str, str], env_file: Path | None) -> Settings:
         journal=given.word("MAILER_JOURNAL", "wal", "truncate"),
         proxy=_proxy(given.text("MAILER_PROXY")),
         log=given.text("MAILER_LOG"),
-        smtp_url=_smtp_url(given.text("MAILER_SMTP_URL")),
-        report_to=_addresses(given.text("MAILER_REPORT_TO") or ""),
         env_file=env_file,
         unknown=tuple(sorted(taken.keys() - NAMES)),
     )
@@ -253,21 +248,6 @@ def _token(value: str | None) -> str:
             "TOKEN is not a JWT: three parts between dots, without spaces", "copy the token again"
         )
     return value
-
-
-def _smtp_url(value: str | None) -> str | None:
-    # the value is not shown: it may hold a password
-    if value is not None and not value.startswith(("smtp://", "smtps://")):
-        raise Misconfigured("MAILER_SMTP_URL is not an smtp:// or smtps:// address", HINT)
-    return value
-
-
-def _addresses(value: str) -> tuple[str, ...]:
-    found = tuple(part.strip() for part in value.split(",") if part.strip())
-    for each in found:
-        if not re.fullmatch(r"[^@\s<>]+@[^@\s<>]+", each):
-            raise _bad("MAILER_REPORT_TO", each, "e-mail addresses with commas between")
-    return found
 
 
 def _proxy(value: str | None) -> str | None:

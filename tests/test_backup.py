@@ -89,22 +89,35 @@ def test_a_backup_to_a_wrong_place_is_one_line(
 
 def test_a_backup_of_a_damaged_database_is_not_made(mailer: Mailer, database: Database, folder: Path) -> None:
     a_campaign(database)
-    _spoil_an_index(database)
     before = names(folder)
-    assert "damaged" in mailer("db", "check", code=74).out
-    with database.path.open("r+b") as file:
+    whole = database.path.read_bytes()
+    for spoil in (_break_a_rule, _overwrite_pages):
+        spoil(database.path)
+        assert "damaged" in mailer("db", "backup", "copy.db", code=74).err
+        assert names(folder) <= before
+        database.path.write_bytes(whole)
+
+
+def _break_a_rule(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("PRAGMA ignore_check_constraints = ON")
+        raw.execute("UPDATE message SET failures = -1")
+
+
+def _overwrite_pages(path: Path) -> None:
+    with path.open("r+b") as file:
         file.seek(4096 * 3)
         file.write(b"\xff" * 4096 * 12)
-    assert "damaged" in mailer("db", "backup", "copy.db", code=74).err
-    assert names(folder) == before
 
 
-def _spoil_an_index(database: Database) -> None:
+def test_an_index_that_is_not_that_of_its_table_is_damage(mailer: Mailer, database: Database) -> None:
+    a_campaign(database)
     with closing(sqlite3.connect(database.path, isolation_level=None)) as raw:
         raw.execute("PRAGMA writable_schema = ON")
         raw.execute(
             "UPDATE sqlite_schema SET sql = replace(sql, 'pending', 'sending') WHERE name = 'message_due'"
         )
+    assert "damaged" in mailer("db", "check", code=74).out
 
 
 def test_a_backup_is_consistent_while_others_write(mailer: Mailer, database: Database) -> None:
@@ -373,13 +386,19 @@ def test_only_a_backup_of_ours_is_restored(mailer: Mailer, database: Database, f
 
 def test_a_damaged_backup_is_not_restored(mailer: Mailer, database: Database) -> None:
     a_campaign(database)
-    mailer("db", "backup", "copy.db")
-    with Path("copy.db").open("r+b") as file:
-        file.seek(4096 * 12)
-        file.write(b"\xff" * 4096 * 8)
     before = database.path.read_bytes()
-    assert "damaged" in mailer("db", "restore", "copy.db", "--yes", code=74).err
-    assert database.path.read_bytes() == before
+    for spoil in (_break_a_rule, _overwrite_pages):
+        mailer("db", "backup", "--force", "copy.db")
+        spoil(Path("copy.db"))
+        assert "damaged" in mailer("db", "restore", "copy.db", "--yes", code=74).err
+        assert database.path.read_bytes() == before
+
+
+def test_a_restore_into_a_folder_that_is_not_there_is_a_matter_of_configuration(
+    mailer: Mailer, database: Database
+) -> None:
+    mailer("db", "backup", "copy.db")
+    assert "mkdir" in mailer("--database", "nowhere/m.db", "db", "restore", "copy.db", "--yes", code=78).err
 
 
 def test_a_restore_asks_first(mailer: Mailer, database: Database) -> None:

@@ -8,10 +8,9 @@ import pytest
 from sqlalchemy import Connection
 
 from mailer_cli import breaker
-from mailer_cli.database import create_database
 from mailer_cli.gateway import Answer
 from mailer_cli.models import Outcome
-from mailer_cli.settings import Settings
+from tests.lab import new_database
 
 NOW = datetime(2026, 6, 15, 9, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -22,8 +21,7 @@ REFUSED = Answer(Outcome.NOT_SENT, "refused")
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Connection]:
-    database, _ = create_database(Settings(database=str(tmp_path / "mailer.db")))
-    with database.write() as connection:
+    with new_database(tmp_path).write() as connection:
         yield connection
 
 

@@ -175,6 +175,15 @@ def test_a_damaged_table_is_a_finding_and_the_other_checks_go_on(mailer: Mailer,
     assert finding(ran, "breaker")["level"] == "ok"
 
 
+def test_a_check_that_stumbles_is_a_finding_and_the_other_checks_go_on(
+    mailer: Mailer, database: Database
+) -> None:
+    change(database, "DELETE FROM gateway")
+    ran = mailer("doctor", "--json", code=70)
+    assert "cannot be checked" in finding(ran, "breaker")["text"]
+    assert finding(ran, "clock")["level"] == "ok"
+
+
 def test_another_journal_than_the_one_that_is_due_is_a_warning(mailer: Mailer, folder: Path) -> None:
     create_database(Settings(journal="wal"))
     with Path(".env").open("a") as file:

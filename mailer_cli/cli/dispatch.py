@@ -126,7 +126,8 @@ def _result(at: Invocation, summary: "Summary", stop: Stop) -> output.Result:
     exit_code = EXIT_CODES.get(summary.stopped or "", 0)
     if stop.is_abort:
         exit_code = 128 + stop.signals[1]
-    return output.Note(data, _lines(summary), exit_code=exit_code, warnings=_warnings(at, summary))
+    lines = [] if at.printer.quiet else _lines(summary)  # also in trouble: that is said once, as a warning
+    return output.Note(data, lines, exit_code=exit_code, warnings=_warnings(at, summary))
 
 
 def as_json(summary: "Summary") -> dict[str, Any]:

@@ -33,10 +33,12 @@ def copy_as_it_is(source: Path, target: Path) -> None:
 
 
 def _copy_pages(raw: sqlite3.Connection, target: Path) -> None:
-    raw.execute("SELECT count(*) FROM sqlite_schema")  # `backup` itself would wait for a lock for ever
+    raw.execute("BEGIN")
+    raw.execute("PRAGMA schema_version")  # takes the read lock, for which `backup` would wait for ever
     with closing(sqlite3.connect(target, isolation_level=None)) as copy:
         raw.backup(copy)
         set_journal(copy, "delete")  # one file that needs no companion
+    raw.execute("COMMIT")
 
 
 def damage(database: Database, *, thorough: bool = False) -> list[str]:

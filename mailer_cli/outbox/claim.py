@@ -47,6 +47,7 @@ class Claimed:
     start_at: datetime
     deadline: datetime  # the mailing's end or the window's closing
     end_at: datetime
+    rate: float | None = None  # the mailing's own, in messages per second
 
 
 @dataclass(frozen=True)
@@ -363,6 +364,7 @@ def _claimed(
         start_at=starts[row["id"]],
         deadline=min(end_at, window.closes_at(row["timezone"], now)) if window else end_at,
         end_at=end_at,
+        rate=turn.pace.rate,
     )
 
 

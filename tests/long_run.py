@@ -1,0 +1,149 @@
+"""The long run: the faults of the suite, many times over. `python -m tests.long_run --kills 1000`.
+
+Every number has a bound, so that without options it is over in a few minutes. Exit code 1 when something was
+lost, repeated without a reason, or locked.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tests.lab import EVERY_ANSWER, Lab, Toll, end_soon, fault_options, kill_runs, terminate_runs, toll
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table."""
+
+    scenario: str
+    injected: int
+    toll: Toll
+    locked: int
+    seconds: float
+    broken: str = ""  # the invariant that did not hold
+
+    @property
+    def is_clean(self) -> bool:
+        return not (self.toll.lost or self.toll.unexplained or self.locked or self.broken)
+
+
+Scenario = Callable[[Lab, argparse.Namespace, random.Random], int]
+
+
+def kills(lab: Lab, wanted: argparse.Namespace, chance: random.Random) -> int:
+    """kill -9 at random points."""
+    lab.add_mailing(wanted.messages)
+    lab.open_gateway("--latency", "0.02-0.06")
+    return kill_runs(lab, wanted.kills, chance, wanted.until)
+
+
+def signals(lab: Lab, wanted: argparse.Namespace, chance: random.Random) -> int:
+    """SIGTERM at random points."""
+    lab.add_mailing(wanted.messages)
+    lab.open_gateway("--latency", "0.02-0.06")
+    return terminate_runs(lab, wanted.signals, chance, wanted.until)
+
+
+def answers(lab: Lab, wanted: argparse.Namespace, chance: random.Random) -> int:
+    """Every kind of answer at once, and runs killed among them."""
+    lab.add_mailing(wanted.messages)
+    lab.open_gateway("--seed", str(chance.randrange(10**6)), *fault_options(EVERY_ANSWER))
+    kill_runs(lab, wanted.kills // 10, chance, wanted.until)
+    lab.run_until_final(100, code=None)
+    return sum(each.answer != "ok" for each in lab.ledger)
+
+
+def overlap(lab: Lab, wanted: argparse.Namespace, chance: random.Random) -> int:
+    """Many dispatchers at once."""
+    lab.add_mailing(wanted.messages)
+    lab.open_gateway("--latency", "0.03")
+    processes = [lab.start() for _ in range(wanted.dispatchers)]
+    for each in processes:
+        each.wait(wanted.seconds)
+    return len(processes)
+
+
+def ends(lab: Lab, wanted: argparse.Namespace, chance: random.Random) -> int:
+    """Mailings that end while they are being sent."""
+    lab.open_gateway("--latency", "0.02-0.1", "--fault", "hang=0.01")
+    done = 0
+    while done < wanted.ends and time.monotonic() < wanted.until:
+        end_soon(lab, wanted.messages, timedelta(seconds=chance.uniform(2.5, 5)))
+        done += 1
+    return done
+
+
+SCENARIOS: dict[str, Scenario] = {each.__name__: each for each in (kills, signals, answers, overlap, ends)}
+
+
+@contextmanager
+def scratch(keep: bool) -> Iterator[Path]:
+    if keep:
+        yield Path(tempfile.mkdtemp(prefix="mailer-long-run-"))
+        return
+    with tempfile.TemporaryDirectory(prefix="mailer-long-run-") as folder:
+        yield Path(folder)
+
+
+def measure(name: str, wanted: argparse.Namespace) -> Row:
+    """One scenario in a laboratory of its own, followed by clean runs and the judge."""
+    began, broken, injected = time.monotonic(), "", 0
+    wanted.until = began + wanted.seconds
+    with scratch(wanted.keep) as folder:
+        lab = Lab(folder, fresh=wanted.fresh, concurrency=wanted.concurrency, timeout=1)
+        try:
+            injected = SCENARIOS[name](lab, wanted, random.Random(wanted.seed))
+            lab.run_until_final(100, code=None)
+            lab.check_invariants()
+        except (AssertionError, TimeoutError) as error:
+            broken = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        finally:
+            lab.close()
+        return Row(name, injected, toll(lab), lab.times_locked(), time.monotonic() - began, broken)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.long_run", description=__doc__)
+    parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"of {' '.join(SCENARIOS)}; else all")
+    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--signals", type=int, default=30)
+    parser.add_argument("--messages", type=int, default=2000)
+    parser.add_argument("--ends", type=int, default=5)
+    parser.add_argument("--dispatchers", type=int, default=8)
+    parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument(
+        "--seconds", type=float, default=120.0, help="at most, for the faults of one scenario"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--fresh", action="store_true", help="an interpreter for each run, as cron starts it")
+    parser.add_argument("--keep", action="store_true", help="keep the folders of the laboratories")
+    wanted = parser.parse_args()
+    if unknown := set(wanted.scenario) - SCENARIOS.keys():
+        parser.error(f"no such scenario: {' '.join(sorted(unknown))}")
+    print(f"seed {wanted.seed}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
+    print(
+        f"{'scenario':<10}{'messages':>9}{'faults':>8}{'lost':>6}{'repeats':>9}{'unknown':>9}"
+        f"{'unexplained':>13}{'locked':>8}{'seconds':>9}"
+    )
+    clean = True
+    for name in wanted.scenario or SCENARIOS:
+        row = measure(name, wanted)
+        cost = row.toll
+        print(
+            f"{name:<10}{cost.messages:>9}{row.injected:>8}{cost.lost:>6}{cost.repeats:>9}{cost.unknown:>9}"
+            f"{cost.unexplained:>13}{row.locked:>8}{row.seconds:>9.1f}  {row.broken}",
+            flush=True,
+        )
+        clean = clean and row.is_clean
+    return 0 if clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
