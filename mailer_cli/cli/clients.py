@@ -200,8 +200,8 @@ def block(at: Invocation, client_ids: Ids = None, phones: Phones = None) -> outp
     with at.database.write() as connection:
         wanted = given | clients.phones_of(connection, client_ids or [])
         new, cancelled = clients.block(connection, wanted, at.now())
-    said = f"blocked {len(new)} of {len(wanted)}, the others were" if len(new) < len(wanted) else None
-    lines = [said or f"blocked {len(new)}", *_cancelled(cancelled)]
+    said = f"blocked {len(new)}, already were {len(wanted) - len(new)}"
+    lines = [said if len(new) < len(wanted) else f"blocked {len(new)}", *_cancelled(cancelled)]
     return output.Note({"blocked": [str(each) for each in new], "cancelled": cancelled}, lines)
 
 
@@ -214,7 +214,7 @@ def unblock(at: Invocation, client_ids: Ids = None, phones: Phones = None) -> ou
     with at.database.write() as connection:
         wanted = given | clients.phones_of(connection, client_ids or [])
         there = clients.unblock(connection, wanted)
-    said = f"unblocked {len(there)} of {len(wanted)}, the others were not blocked"
+    said = f"unblocked {len(there)}, were not blocked {len(wanted) - len(there)}"
     lines = [said if len(there) < len(wanted) else f"unblocked {len(there)}"]
     return output.Note({"unblocked": [str(each) for each in there]}, lines)
 

@@ -73,27 +73,37 @@ def _report(
     found: "Imported", name: str, options: "Options", zone: str, rejects: Path | None
 ) -> output.Result:
     report = found.report
-    lines = [f"line {each.line}: {each.reason}" for each in found.first_rejects]
-    if report.rejected > len(lines):
-        lines.append(f"... and {report.rejected - len(lines)} more")
-    if rejects is not None and report.rejected:
-        lines.append(f"all {report.rejected} are in {rejects}")
+    lines = _told_rejects(found, rejects)
     if found.refused:
-        lines.append(f"refused: {report.rejected} of {report.total} rows of {name} are bad, nothing written")
-        good = report.total - report.rejected
-        advice = [] if rejects is not None else ["--rejects FILE keeps the bad ones to be mended"]
-        lines.append("hint: " + "; ".join([f"--skip-invalid takes the {good} good ones", *advice]))
+        lines += _told_refusal(found, name, rejects)
     else:
-        would = "would be: " if options.dry_run else ""
-        counts = ("new", "changed", "same", "rejected")
-        told = ", ".join(f"{getattr(report, each)} {each}" for each in counts)
-        lines.append(f"{would}{told}; {report.total} rows in {name}")
+        counts = ", ".join(
+            f"{getattr(report, each)} {each}" for each in ("new", "changed", "same", "rejected")
+        )
+        lines.append(f"{'would be: ' if options.dry_run else ''}{counts}; {report.total} rows in {name}")
     if report.default_timezone:
         lines.append(f"{report.default_timezone} without a zone got {zone}")
     ignored = (f"columns ignored: {', '.join(found.ignored_columns)}",) if found.ignored_columns else ()
-    return output.Note(
-        vars(report), lines, exit_code=1 if found.refused else 0, warnings=(*found.warnings, *ignored)
-    )
+    warnings = (*found.warnings, *ignored)
+    return output.Note(vars(report), lines, exit_code=1 if found.refused else 0, warnings=warnings)
+
+
+def _told_rejects(found: "Imported", rejects: Path | None) -> list[str]:
+    count = found.report.rejected
+    lines = [f"line {each.line}: {each.reason}" for each in found.first_rejects]
+    if count > len(lines):
+        lines.append(f"... and {count - len(lines)} more")
+    if count and rejects is not None:
+        lines.append(f"rejected rows are in {rejects}, to be mended and imported")
+    return lines
+
+
+def _told_refusal(found: "Imported", name: str, rejects: Path | None) -> list[str]:
+    bad, total = found.report.rejected, found.report.total
+    hints = [f"--skip-invalid takes the other {total - bad}"] if bad < total else []
+    hints += ["--rejects FILE keeps the bad rows"] if rejects is None else []
+    refused = f"refused: {bad} of {total} rows of {name} are bad, nothing was written"
+    return [refused, f"hint: {'; '.join(hints)}"] if hints else [refused]
 
 
 @command(app, "export", example="mailer clients export vip.csv --tag vip")

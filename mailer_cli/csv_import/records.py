@@ -125,7 +125,8 @@ def _explained(name: str, encoding: str, line: Callable[[], int]) -> Iterator[No
         yield
     except UnicodeDecodeError as error:
         other = "--encoding cp1251" if encoding == "utf-8" else "leave out --encoding if it is UTF-8"
-        raise Invalid(f"{name} is not {encoding} from about line {line()} on", other) from error
+        number = line() + error.object[: error.start].count(b"\n")  # read ahead of the reader
+        raise Invalid(f"{name} is not {encoding} from about line {number} on", other) from error
     except csv.Error as error:
         raise Invalid(
             f"{name} is no CSV from line {line()} on: {error}",

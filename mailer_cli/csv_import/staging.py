@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     Column,
     Connection,
     Integer,
@@ -57,7 +58,14 @@ attributes = Table(
     Column("timezone", Text),
     prefixes=["TEMPORARY"],
 )
-moved = Table("moved", metadata, Column("client_id", Integer, primary_key=True), prefixes=["TEMPORARY"])
+changing = Table(  # without a key, so that the clients are searched by it and not the other way round
+    "changing",
+    metadata,
+    Column("client_id", Integer, nullable=False),
+    Column("attributes_id", Integer, nullable=False),
+    Column("moves", Boolean(create_constraint=False)),
+    prefixes=["TEMPORARY"],
+)
 
 GIVEN = (attributes.c.operator_code, attributes.c.tag, attributes.c.timezone)
 rows = staged.join(attributes, attributes.c.id == staged.c.attributes_id)
@@ -82,12 +90,11 @@ class Counts:
 
     new: int
     changed: int
-    moved: int  # of the changed ones, those whose zone changes
     same: int
     default_timezone: int
 
 
-NOTHING = Counts(0, 0, 0, 0, 0)
+NOTHING = Counts(0, 0, 0, 0)
 
 
 def prepare(connection: Connection) -> None:
@@ -137,37 +144,35 @@ def compare(connection: Connection, on_conflict: OnConflict) -> Counts:
     query = select(
         func.count().filter(is_new),
         func.count().filter(differs),
-        func.count().filter(moves),
         func.count(),
         func.count().filter(and_(is_new, attributes.c.timezone.is_(None))),
     ).select_from(rows.outerjoin(Client, its_client))
-    new, changed, zones, total, defaults = connection.execute(query).one()
+    new, changed, total, defaults = connection.execute(query).one()
     if on_conflict != OnConflict.UPDATE:
-        changed = zones = 0
-    return Counts(new, changed, zones, total - new - changed, defaults)
+        changed = 0
+    return Counts(new, changed, total - new - changed, defaults)
 
 
 def apply(connection: Connection, counts: Counts, default_zone: str, now: datetime) -> None:
     """Make the counted changes; to be called in the transaction that counted."""
-    if counts.moved:
-        found = select(col(Client.id)).select_from(rows.join(Client, its_client)).where(moves)
-        connection.execute(insert(moved).from_select(["client_id"], found))
     if counts.changed:
         _update(connection, now)
-    if counts.moved:
-        outbox.follow_zones(connection, select(moved.c.client_id).scalar_subquery())
     if counts.new:
         _insert(connection, default_zone, now, some_known=counts.same + counts.changed > 0)
 
 
 def _update(connection: Connection, now: datetime) -> None:
+    found = select(col(Client.id), attributes.c.id, moves).select_from(rows.join(Client, its_client))
+    columns = ["client_id", "attributes_id", "moves"]
+    connection.execute(insert(changing).from_select(columns, found.where(differs)))
     given = {each.name: func.coalesce(each, getattr(Client, each.name)) for each in GIVEN}
-    statement = (
+    connection.execute(
         update(Client)
-        .where(its_client, attributes.c.id == staged.c.attributes_id, differs)
+        .where(col(Client.id) == changing.c.client_id, attributes.c.id == changing.c.attributes_id)
         .values(**given, updated_at=now)
     )
-    connection.execute(statement)
+    moved = select(changing.c.client_id).where(changing.c.moves).scalar_subquery()
+    outbox.follow_zones(connection, moved)
 
 
 def _insert(connection: Connection, default_zone: str, now: datetime, *, some_known: bool) -> None:

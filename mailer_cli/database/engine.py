@@ -15,7 +15,7 @@ from mailer_cli.errors import DatabaseFailed, MailerError, TryLater
 
 T = TypeVar("T")
 
-BULK_CACHE = 32_000  # KiB for the tables and as much for the temporary ones, while importing
+BULK_CACHE = 20_000  # KiB for the tables and as much for the temporary ones, while importing
 BUSY_TIMEOUT = 30  # seconds a transaction waits for its turn before exit 75
 
 

@@ -25,9 +25,12 @@ def _visible(character: str) -> str:
     return f"\\x{point:02x}" if point <= 0xFF else f"\\u{point:04x}" if point <= 0xFFFF else f"\\U{point:08x}"
 
 
+ENCODER = json.JSONEncoder(ensure_ascii=False)  # json.dumps would make one for every row of a list
+
+
 def dumps(value: Any) -> str:
     """One line of JSON, readable and as harmless as `clean`: what a terminal obeys is `\\u`-escaped."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = ENCODER.encode(value)
     if text.isprintable():
         return text
     return re.sub(r"[^ -~]", lambda found: _json_escape(found[0]), text)

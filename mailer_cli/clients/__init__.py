@@ -1,0 +1,31 @@
+"""People: what is known of them, and the stop list.
+
+rules.py     what a phone, an operator code, a tag and a time zone may be
+find.py      one by id, or all who are wanted, newest first
+change.py    add, edit, remove, block, unblock
+"""
+
+from mailer_cli.clients.change import Given, add, block, edit, phones_of, remove, unblock
+from mailer_cli.clients.listing import ClientStatus, Entry, Wanted, find, listed, pages
+from mailer_cli.clients.rules import derived_code, parse_code, parse_phone, parse_tag, parse_zone
+
+__all__ = [
+    "ClientStatus",
+    "Entry",
+    "Given",
+    "Wanted",
+    "add",
+    "block",
+    "derived_code",
+    "edit",
+    "find",
+    "listed",
+    "pages",
+    "parse_code",
+    "parse_phone",
+    "parse_tag",
+    "parse_zone",
+    "phones_of",
+    "remove",
+    "unblock",
+]

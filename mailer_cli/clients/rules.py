@@ -1,0 +1,70 @@
+"""What a phone, an operator code, a tag and a time zone may be; the same for a command and for a list."""
+
+import re
+import unicodedata
+
+from mailer_cli.errors import Invalid
+from mailer_cli.times import BadTime, Zone, find_zone
+
+PHONE_HINT = "write 79161234567, +7 916 123-45-67 or 8 (916) 123-45-67"
+BETWEEN_DIGITS = re.compile(r"[\s().\[\]\u2010-\u2015\u2212-]")
+PHONE = re.compile(r"(?:\+?7|8)(\d{10})", re.ASCII)
+CODE = re.compile(r"\d{3}", re.ASCII)
+UNWANTED = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: controls, halves of characters, line separators
+
+
+def parse_phone(value: str) -> int:
+    """The phone as it is stored. Raises: Invalid with the reason."""
+    if len(value) == 11 and value[0] == "7" and value.isascii() and value.isdecimal():
+        return int(value)  # as most lists have it
+    match = PHONE.fullmatch(BETWEEN_DIGITS.sub("", value))
+    if match is None or value.rstrip().endswith(".0"):
+        raise Invalid(f"phone {_quoted(value)} {_fault(value)}", PHONE_HINT)
+    return int(f"7{match[1]}")
+
+
+def _fault(value: str) -> str:
+    bare = BETWEEN_DIGITS.sub("", value)
+    digits = bare.removeprefix("+")
+    if not bare:
+        return "is empty"
+    if re.search(r"\d[eE]\+?\d|\.0\s*\Z", value):
+        return "is a number that a spreadsheet has made of it"
+    if not (digits.isascii() and digits.isdecimal()):
+        return "has other characters than digits"
+    if len(digits) != 11:
+        return f"has {len(digits)} digits instead of 11"
+    return "begins with +8 instead of +7" if bare.startswith("+8") else "does not begin with 7"
+
+
+def parse_code(value: str) -> str:
+    """Raises: Invalid."""
+    code = value.strip()
+    if not CODE.fullmatch(code):
+        raise Invalid(f"operator code {_quoted(value)} is not three digits", "write 916")
+    return code
+
+
+def derived_code(phone: int) -> str:
+    """The operator code of a phone whose owner never took it to another operator."""
+    return str(phone)[1:4]
+
+
+def parse_tag(value: str) -> str:
+    """The tag as it is compared: trimmed, NFC; "" is none. Raises: Invalid."""
+    tag = unicodedata.normalize("NFC", value.strip())
+    if not tag.isprintable() and any(unicodedata.category(each) in UNWANTED for each in tag):
+        raise Invalid(f"tag {_quoted(value)} has control characters")
+    return tag
+
+
+def parse_zone(value: str) -> Zone:
+    """Raises: Invalid."""
+    try:
+        return find_zone(value)
+    except BadTime as error:
+        raise Invalid(f"time zone {error}", error.hint) from error
+
+
+def _quoted(value: str) -> str:
+    return repr(value if len(value) <= 40 else f"{value[:39]}…")

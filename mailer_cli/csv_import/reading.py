@@ -1,0 +1,143 @@
+"""Records -> checked rows, which are staged, and rejects with reasons; memory does not grow with the list."""
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import IO
+
+from mailer_cli import clients
+from mailer_cli.csv_import import staging
+from mailer_cli.csv_import.records import REJECT_COLUMNS, Header, Record
+from mailer_cli.csv_import.staging import OnConflict
+from mailer_cli.database import Database
+from mailer_cli.errors import Invalid
+
+KEPT = 50_000  # combinations of attributes remembered; a list has some hundreds, unless it is a strange one
+SHOWN = 10  # rejects kept for whoever watches; the rejects file has all
+
+Cells = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reject:
+    line: int
+    reason: str
+    cells: list[str]
+
+
+class Attributes(dict[Cells, int]):
+    """Ids of the combinations of code, tag and zone in a list: cells as written -> id. Each combination is
+    checked when it comes first, and then waits in `fresh` to be staged."""
+
+    def __init__(self) -> None:
+        self.fresh: list[staging.Numbered] = []
+        self.warnings: dict[str, None] = {}
+        self._last = 0
+
+    def __missing__(self, cells: Cells) -> int:
+        code, tag, zone = cells
+        checked = (
+            clients.parse_code(code) if code.strip() else None,
+            clients.parse_tag(tag) or None,
+            self._zone(zone) if zone.strip() else None,
+        )
+        if len(self) >= KEPT:
+            self.clear()
+        self._last += 1
+        self.fresh.append((self._last, *checked))
+        self[cells] = self._last
+        return self._last
+
+    def _zone(self, cell: str) -> str:
+        zone = clients.parse_zone(cell)
+        if zone.warning:
+            self.warnings[zone.warning] = None
+        return zone.name
+
+
+class Reading:
+    """A list while it is read: what was staged, what was rejected, and why."""
+
+    def __init__(
+        self, database: Database, header: Header, on_conflict: OnConflict, rejects: IO[str] | None
+    ) -> None:
+        self.total = self.rejected = self.repeated = 0
+        self.first_rejects: list[Reject] = []
+        self.attributes = Attributes()
+        self._database = database
+        self._header = header
+        self._fails_on_known = on_conflict == OnConflict.ERROR
+        self._rejects = RejectsFile(rejects, header) if rejects is not None else None
+        with database.read() as connection:  # nothing but temporary tables is written
+            staging.prepare(connection)
+
+    def take(self, chunk: Sequence[Record]) -> None:
+        """Check records, stage the good ones, tell of the others."""
+        found, faults = self._check(chunk)
+        self.total += len(found) + len(faults)
+        with self._database.read() as connection:
+            if self._fails_on_known:
+                known = staging.known_clients(connection, [phone for phone, _, _ in found])
+                faults |= {
+                    line: f"phone of client {known[phone]}" for phone, line, _ in found if phone in known
+                }
+                found = [row for row in found if row[0] not in known]
+            repeats = staging.stage(connection, found, self.attributes.fresh)
+        self.attributes.fresh.clear()
+        self.repeated += sum(each.same for each in repeats)
+        faults |= {
+            each.line: f"phone of line {each.first_line}, other values" for each in repeats if not each.same
+        }
+        if faults:
+            self._reject([Reject(line, faults[line], cells) for line, cells in chunk if line in faults])
+
+    def _check(self, chunk: Sequence[Record]) -> tuple[list[staging.Staged], dict[int, str]]:
+        found, faults = [], {}
+        width = len(self._header.names)
+        place, pick = self._header.phone, _picker(self._header.others)
+        attributes, parse_phone = self.attributes, clients.parse_phone
+        for line, cells in chunk:
+            try:
+                if len(cells) != width:
+                    raise Invalid(f"{len(cells)} fields instead of {width}")
+                found.append((parse_phone(cells[place]), line, attributes[pick(cells)]))
+            except Invalid as error:
+                if any(map(str.strip, cells)):
+                    faults[line] = error.message
+        return found, faults
+
+    def _reject(self, bad: Sequence[Reject]) -> None:
+        self.rejected += len(bad)
+        self.first_rejects += bad[: SHOWN - len(self.first_rejects)]
+        if self._rejects is not None:
+            self._rejects.write(bad)
+
+
+def _picker(places: Sequence[int | None]) -> Callable[[list[str]], Cells]:
+    """A function that takes the cells at these places; an absent one is empty."""
+    if None not in places:
+        return itemgetter(*places)
+    return lambda cells: tuple("" if place is None else cells[place] for place in places)
+
+
+class RejectsFile:
+    """Rejected records as they were, each with its line and the reason, to be mended and imported again.
+
+    Line and reason stand in columns of their own also where a record had too few fields or too many.
+    """
+
+    def __init__(self, file: IO[str], header: Header) -> None:
+        names = header.names
+        again = tuple(each.strip() for each in names[-2:]) == REJECT_COLUMNS  # a rejects file itself
+        self._kept = len(names) - 2 if again else len(names)
+        self._width = len(names)
+        self._writer = csv.writer(file, delimiter=header.delimiter, lineterminator="\n")
+        self._writer.writerow([*names[: self._kept], *REJECT_COLUMNS])
+
+    def write(self, rejects: Sequence[Reject]) -> None:
+        for each in rejects:
+            own = each.cells[: self._kept]
+            missing = [""] * (self._kept - len(own))
+            surplus = each.cells[self._width :]
+            self._writer.writerow([*own, *missing, each.line, each.reason, *surplus])
