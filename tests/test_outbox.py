@@ -18,6 +18,7 @@ from mailer_cli.gateway import Answer
 from mailer_cli.models import Attempt, Block, Client, Mailing, Message, MessageStatus, Outcome, Run, Wording
 from mailer_cli.outbox import Batch, Claimed, Demand, Verdict
 from mailer_cli.outbox.close import Closed
+from mailer_cli.outbox.pace import MARGIN
 from tests.lab import add_clients, add_mailing, new_database
 
 NOW = datetime(2026, 6, 15, 9, 0, tzinfo=UTC)  # noon in Moscow
@@ -245,8 +246,8 @@ def test_the_rate_spaces_the_starts_and_claims_no_more_than_it_lets_go(queue: Qu
     batch = queue.batch(queue.run(), 64, rate=100.0)
     starts = [each.start_at for each in batch.claimed]
     gaps = {after - before for before, after in itertools.pairwise(starts)}
-    assert gaps == {timedelta(milliseconds=10.4)}
-    assert len(starts) <= 11
+    assert gaps == {timedelta(seconds=MARGIN / 100)}
+    assert len(starts) <= 6  # a stall of the commit makes no more than these late
     assert batch.held_until is not None
     assert NOW < batch.held_until <= NOW + timedelta(milliseconds=20)
 
@@ -254,7 +255,7 @@ def test_the_rate_spaces_the_starts_and_claims_no_more_than_it_lets_go(queue: Qu
 def test_all_runs_share_one_rate(queue: Queue) -> None:
     queue.fill(100)
     first, second = queue.claim(queue.run(), rate=100.0), queue.claim(queue.run(), rate=100.0)
-    assert len(first) + len(second) <= 12
+    assert len(first) + len(second) <= 7
     assert not second or second[0].start_at > first[-1].start_at
 
 
