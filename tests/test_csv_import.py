@@ -421,7 +421,8 @@ def test_a_list_comes_from_standard_input_too(mailer: Mailer, database: Database
 
 def test_rejects_never_overwrite_the_list(mailer: Mailer, database: Database) -> None:
     name = write("phone\nx\n")
-    mailer("clients", "import", name, "--rejects", f"./{name}", code=2)
+    Path("link.csv").symlink_to(name)
+    mailer("clients", "import", name, "--rejects", "link.csv", code=2)
     assert Path(name).read_text() == "phone\nx\n"
 
 
@@ -549,6 +550,14 @@ def test_formulas_are_disarmed_on_request_only(mailer: Mailer, database: Databas
     mailer("clients", "add", "--phone", "79161234501", "--tag", "=1+1", "--timezone", "UTC")
     assert mailer("clients", "export").out.endswith("79161234501,916,=1+1,UTC\n")
     assert mailer("clients", "export", "--spreadsheet-safe").out.endswith("79161234501,916,'=1+1,UTC\n")
+
+
+def test_whoever_reads_the_old_file_reads_it_to_its_end(imported: Mailer) -> None:
+    Path("out.csv").write_text("old")
+    with Path("out.csv").open() as reader:
+        imported("clients", "export", "out.csv")
+        assert reader.read() == "old"
+    assert Path("out.csv").read_text().startswith(HEADER)
 
 
 def test_an_export_takes_the_place_of_a_file_only_when_it_is_whole(
