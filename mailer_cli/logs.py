@@ -23,9 +23,14 @@ def _foreign(value: object) -> str:
 ENCODER = json.JSONEncoder(default=_foreign)  # made once; ASCII alone, so that every reader sees one line
 
 
-def open_log(settings: Settings, clock: Callable[[], datetime], warn: Callable[[str], None]) -> "Log":
-    """The log that MAILER_LOG names; without one, a log that costs nothing."""
-    return Log(Path(settings.log) if settings.log else None, clock, warn, settings.token)
+def open_log(
+    settings: Settings,
+    clock: Callable[[], datetime],
+    warn: Callable[[str], None],
+    echo: Callable[[str], None] | None = None,
+) -> "Log":
+    """The log that MAILER_LOG names; without one, a log that costs nothing. `echo` gets every line too."""
+    return Log(Path(settings.log) if settings.log else None, clock, warn, settings.token, echo)
 
 
 class Log:
@@ -40,8 +45,10 @@ class Log:
         clock: Callable[[], datetime],
         warn: Callable[[str], None],
         secret: str | None = None,
+        echo: Callable[[str], None] | None = None,
     ) -> None:
         self._path = path
+        self._echo = echo
         self._clock = clock
         self._warn = warn
         self._secret = secret
@@ -53,12 +60,16 @@ class Log:
 
     def write(self, event: str, /, **fields: Any) -> None:
         """Append a line: `at` (UTC), `event`, then the fields; phones are masked, the token is left out."""
-        if self._path is None:
+        if self._path is None and self._echo is None:
             return
         now = self._clock()
         line = ENCODER.encode({"at": json_time(now), "event": event} | _masked(fields))
         if self._secret is not None and self._secret in line:
             line = line.replace(self._secret, "***")
+        if self._echo is not None:
+            self._echo(line)
+        if self._path is None:
+            return
         try:
             self._follow(self._path, now)
             self._append(line.encode() + b"\n")

@@ -1,6 +1,8 @@
 """What the tests share: a working folder of one's own, and the function that an operator runs."""
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +33,19 @@ class Ran:
 Mailer = Callable[..., Ran]
 
 
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """A dispatch in this process keeps its signal handlers; the tests get theirs back."""
+    watched = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(each) for each in watched]
+    yield
+    for each, handler in zip(watched, before, strict=True):
+        signal.signal(each, handler)
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a `.env`; the machine's own settings and zone are out of sight."""
-    import os
-
     for name in list(os.environ):
         if name.startswith("MAILER_") or name in ("NO_COLOR", "COLUMNS", "FORCE_COLOR"):
             monkeypatch.delenv(name)

@@ -146,6 +146,38 @@ def test_a_bug_is_one_line_with_its_place_and_without_values(
     assert "79161234567" not in ran.err
 
 
+def test_what_changes_something_is_in_the_log_with_its_ids_and_without_phones(
+    mailer: Mailer, database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAILER_LOG", "mailer.log")
+    mailer("clients", "add", "--phone", "79161234567")
+    mailer("mailings", "create", "--text", "hi", "--all", "--end", "+1h", "--dry-run")
+    mailer("mailings", "create", "--text", "hi", "--all", "--end", "+1h")
+    mailer("mailings", "create", "--text", "hi", "--all", "--end", "+1h", "--paused")
+    mailer("mailings", "pause", 1, 2)
+    mailer("mailings", "show", 1)
+    mailer("mailings", "pause", 7, code=1)
+    mailer("clients", "remove", 1, "--yes")
+    kept = [json.loads(line) for line in (folder / "mailer.log").read_text().splitlines()]
+    assert [each.pop("event") for each in kept] == ["command"] * 5 and all(each.pop("at") for each in kept)
+    assert kept == [
+        {"command": "mailer clients add", "client_id": 1},
+        {"command": "mailer mailings create", "mailing_id": 1},
+        {"command": "mailer mailings create", "mailing_id": 2},
+        {"command": "mailer mailings pause", "mailing_ids": [1, 2]},
+        {"command": "mailer clients remove", "removed": 1, "cancelled": 1},
+    ]
+
+
+def test_verbose_tells_on_stderr_what_is_used_and_done(
+    mailer: Mailer, database: Database, folder: Path
+) -> None:
+    ran = mailer("clients", "add", "--phone", "79161234567", "--verbose", "--json")
+    assert ran.json["id"] == 1
+    assert f"database {folder / 'mailer.db'}, times in Europe/Moscow" in ran.err
+    assert '"client_id": 1' in ran.err and "79161234567" not in ran.err
+
+
 @pytest.mark.parametrize("words", [["--help"], ["--version"]])
 def test_help_and_version_load_nothing_heavy(words: list[str], tmp_path: Path) -> None:
     heavy = "sqlalchemy sqlmodel httpx aiohttp alembic rich pydantic tenacity asyncio"

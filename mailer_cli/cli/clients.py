@@ -98,7 +98,12 @@ def wanted_clients(
     )
 
 
-@command(app, "add", example='mailer clients add --phone "+7 916 123-45-67" --tag vip --timezone Asia/Omsk')
+@command(
+    app,
+    "add",
+    example='mailer clients add --phone "+7 916 123-45-67" --tag vip --timezone Asia/Omsk',
+    changes="client_id",
+)
 def add(
     at: Invocation,
     phone: Annotated[str, typer.Option(metavar="P", help="As 79161234567 or +7 916 123-45-67.")],
@@ -146,7 +151,7 @@ def show(at: Invocation, client_id: Id) -> output.Result:
         return _card(at, clients.find(connection, client_id))
 
 
-@command(app, "edit", example="mailer clients edit 5 --timezone +05:00")
+@command(app, "edit", example="mailer clients edit 5 --timezone +05:00", changes="client_id")
 def edit(
     at: Invocation,
     client_id: Id,
@@ -171,7 +176,7 @@ def edit(
     return _card(at, entry, warnings)
 
 
-@command(app, "remove", example="mailer clients remove 5 --yes")
+@command(app, "remove", example="mailer clients remove 5 --yes", changes="client_id")
 def remove(at: Invocation, client_id: Id, yes: Yes = False) -> output.Result:
     """Remove a client for good: his phone is forgotten, messages that wait are cancelled.
 
@@ -188,7 +193,7 @@ def remove(at: Invocation, client_id: Id, yes: Yes = False) -> output.Result:
     return output.Note({"removed": client_id, "cancelled": cancelled}, lines)
 
 
-@command(app, "block", example="mailer clients block 5 8 --phone 79161234567")
+@command(app, "block", example="mailer clients block 5 8 --phone 79161234567", changes="client_id")
 def block(at: Invocation, client_ids: Ids = None, phones: Phones = None) -> output.Result:
     """Put phones on the stop list: nothing more is sent to them, whatever is imported later.
 
@@ -205,7 +210,7 @@ def block(at: Invocation, client_ids: Ids = None, phones: Phones = None) -> outp
     return output.Note({"blocked": [str(each) for each in new], "cancelled": cancelled}, lines)
 
 
-@command(app, "unblock", example="mailer clients unblock 5")
+@command(app, "unblock", example="mailer clients unblock 5", changes="client_id")
 def unblock(at: Invocation, client_ids: Ids = None, phones: Phones = None) -> output.Result:
     """Take phones off the stop list. Messages that were cancelled stay so."""
     from mailer_cli import clients

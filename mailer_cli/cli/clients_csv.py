@@ -18,7 +18,12 @@ DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t"}
 ListFile = Annotated[Path, typer.Argument(metavar="FILE|-", help="A CSV file, or - for standard input.")]
 
 
-@command(app, "import", example="mailer clients import list.csv --rejects rejects.csv --skip-invalid")
+@command(
+    app,
+    "import",
+    example="mailer clients import list.csv --rejects rejects.csv --skip-invalid",
+    changes="client_id",
+)
 def import_(
     at: Invocation,
     file: ListFile,

@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -17,6 +17,7 @@ from mailer_cli.output import Printer, Result
 
 if TYPE_CHECKING:
     from mailer_cli.database import Database
+    from mailer_cli.logs import Log
     from mailer_cli.settings import Settings
 
 EXITS = {
@@ -68,7 +69,17 @@ class Invocation:
     def database(self) -> "Database":
         from mailer_cli import database
 
-        return database.open_database(self.settings)
+        opened = database.open_database(self.settings)
+        if self.verbose:
+            self.printer.say(f"database {opened.path.absolute()}, times in {self.settings.timezone}")
+        return opened
+
+    @cached_property
+    def log(self) -> "Log":
+        from mailer_cli import logs
+
+        echo = self.printer.say if self.verbose else None
+        return logs.open_log(self.settings, utc_now, self.printer.warn, echo)
 
     def now(self) -> datetime:
         return utc_now()
@@ -94,12 +105,13 @@ def command(
     *,
     example: str,
     exits: tuple[int, ...] = (0, 1, 2, 74, 75, 78),
-    panel: str | None = None,
+    changes: str | None = None,
 ) -> Callable[[Command], Command]:
     """Make a function a command: it takes the invocation and its own options and gives one result, or
     None when it has announced all there is.
 
-    The command gets `--json`, `--quiet` and `--verbose`, prints the result, and returns its exit code.
+    The command gets `--json`, `--quiet` and `--verbose`, prints the result, and returns its exit code. One
+    that changes things says what its ids are called (`changes="mailing_id"`), and is kept in the log.
     """
     codes = "\n".join(f"  {code:>2}  {EXITS[code]}" for code in exits)
     epilog = f"\b\nExample:\n  {example}\n\n\b\nExit codes:\n{codes}"
@@ -110,13 +122,30 @@ def command(
             invocation.verbose = verbose
             invocation.printer = Printer(as_json=json, quiet=quiet, colour=invocation.colour)
             result = function(invocation, **given)
-            return 0 if result is None else invocation.printer.show(result)
+            if result is None:
+                return 0
+            exit_code = invocation.printer.show(result)
+            if changes is not None and exit_code == 0 and not given.get("dry_run"):
+                # result first, log second
+                invocation.log.write("command", command=ctx.command_path, **_changed(result, changes))
+            return exit_code
 
         _sign(run, function)
-        app.command(name, epilog=epilog, help=inspect.getdoc(function), rich_help_panel=panel)(run)
+        app.command(name, epilog=epilog, help=inspect.getdoc(function))(run)
         return function
 
     return register
+
+
+def _changed(result: Result, ids: str) -> dict[str, Any]:
+    """What the log keeps of a result: the ids, else the counts."""
+    if isinstance(result, output.Table):
+        return {f"{ids}s": [row["id"] for row in result.rows]} if isinstance(result.rows, list) else {}
+    if not isinstance(result, output.Card | output.Note) or not isinstance(result.data, Mapping):
+        return {}
+    if "id" in result.data:
+        return {ids: result.data["id"]}
+    return {name: value for name, value in result.data.items() if isinstance(value, int | str)}
 
 
 def _sign(run: Callable[..., int], function: Command) -> None:
@@ -125,7 +154,7 @@ def _sign(run: Callable[..., int], function: Command) -> None:
     common = {
         "json": Annotated[bool, typer.Option("--json", help="Print one JSON value.")],
         "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing when all is well.")],
-        "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")],
+        "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Tell on stderr what goes on.")],
     }
     own = list(inspect.signature(function).parameters.values())[1:]
     parameters = [inspect.Parameter("ctx", keyword, annotation=typer.Context)]

@@ -42,7 +42,7 @@ def _next_step(at: Invocation, env_file: Path) -> str:
     return "next: mailer doctor; mailer clients import FILE; mailer mailings create"
 
 
-@command(db, "upgrade", example="mailer db upgrade", exits=(0, 2, 74, 75, 78))
+@command(db, "upgrade", example="mailer db upgrade", exits=(0, 2, 74, 75, 78), changes="id")
 def upgrade(at: Invocation) -> output.Result:
     """Bring the database's schema up to date, all or nothing. Repeating is safe."""
     from mailer_cli import database
@@ -82,7 +82,13 @@ def backup(
     )
 
 
-@command(db, "restore", example="mailer db restore /backups/mailer.db --yes", exits=(0, 1, 2, 74, 75, 78))
+@command(
+    db,
+    "restore",
+    example="mailer db restore /backups/mailer.db --yes",
+    exits=(0, 1, 2, 74, 75, 78),
+    changes="id",
+)
 def restore(
     at: Invocation,
     source: Source,

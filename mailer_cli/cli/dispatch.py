@@ -1,8 +1,6 @@
 """`mailer dispatch`: send what is due, as cron does every minute."""
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -54,20 +52,10 @@ def register(app: typer.Typer) -> None:
 def run_now(at: Invocation, mailing: int | None, max_seconds: float | None = None) -> output.Result:
     """One run, with its signals; what it did."""
     stop = Stop()
-    with _signals(stop):  # before the heavy imports
-        summary = _run(at, stop, mailing, max_seconds)
-    return _result(at, summary, stop)
-
-
-@contextmanager
-def _signals(stop: Stop) -> Iterator[None]:
-    watched = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(each, lambda number, _: stop.ask(number)) for each in watched]
-    try:
-        yield
-    finally:
-        for each, handler in zip(watched, before, strict=True):
-            signal.signal(each, handler)
+    for each in (signal.SIGTERM, signal.SIGINT):  # before the heavy imports
+        # until the process ends: what comes when all is recorded must not make the exit code a lie
+        signal.signal(each, lambda number, _: stop.ask(number))
+    return _result(at, _run(at, stop, mailing, max_seconds), stop)
 
 
 def _run(at: Invocation, stop: Stop, mailing: int | None, max_seconds: float | None) -> "Summary":
@@ -77,7 +65,7 @@ def _run(at: Invocation, stop: Stop, mailing: int | None, max_seconds: float | N
     import socket
     import time
 
-    from mailer_cli import dispatch, logs
+    from mailer_cli import dispatch
 
     settings = at.settings
     if max_seconds is not None:
@@ -92,7 +80,7 @@ def _run(at: Invocation, stop: Stop, mailing: int | None, max_seconds: float | N
             clock=utc_now,
             timer=time.monotonic,
             chance=random.random,
-            log=logs.open_log(settings, utc_now, at.printer.warn),
+            log=at.log,
             host=socket.gethostname(),
             pid=os.getpid(),
             stop=stop,

@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
     "create",
     example='mailer mailings create --text "Hello" --end "tomorrow 18:00" --tag vip',
     exits=(0, 1, 2, 69, 74, 75, 76, 77, 78),
+    changes="mailing_id",
 )
 def create(
     at: Invocation,
@@ -103,7 +104,7 @@ def show(at: Invocation, mailing: options.Id) -> output.Result:
     return views.card(at, _find(at, mailing))
 
 
-@command(group, "edit", example='mailer mailings edit 5 --end "+3h" --rate 20/s')
+@command(group, "edit", example='mailer mailings edit 5 --end "+3h" --rate 20/s', changes="mailing_id")
 def edit(
     at: Invocation,
     mailing: options.Id,
@@ -145,7 +146,7 @@ def edit(
     return replace(views.edited(at, done, dry_run=dry_run), warnings=_edit_warnings(at, done))
 
 
-@command(group, "pause", example="mailer mailings pause 5")
+@command(group, "pause", example="mailer mailings pause 5", changes="mailing_id")
 def pause(at: Invocation, ids: options.Ids = None, everything: options.Everything = False) -> output.Result:
     """Let mailings sleep.
 
@@ -156,7 +157,7 @@ def pause(at: Invocation, ids: options.Ids = None, everything: options.Everythin
     return _steer(at, mailings.pause, _asked(ids, everything), "paused; to go on: mailer mailings resume")
 
 
-@command(group, "resume", example="mailer mailings resume 5")
+@command(group, "resume", example="mailer mailings resume 5", changes="mailing_id")
 def resume(at: Invocation, ids: options.Ids = None, everything: options.Everything = False) -> output.Result:
     """Wake mailings that are paused.
 
@@ -167,7 +168,7 @@ def resume(at: Invocation, ids: options.Ids = None, everything: options.Everythi
     return _steer(at, mailings.resume, _asked(ids, everything), "awake; to stop it: mailer mailings pause")
 
 
-@command(group, "cancel", example="mailer mailings cancel 5 --yes")
+@command(group, "cancel", example="mailer mailings cancel 5 --yes", changes="mailing_id")
 def cancel(
     at: Invocation, ids: options.Ids = None, everything: options.Everything = False, yes: Yes = False
 ) -> output.Result:
@@ -185,7 +186,7 @@ def cancel(
     return _steer(at, mailings.cancel, asked, "cancelled; to see it: mailer mailings show")
 
 
-@command(group, "remove", example="mailer mailings remove 5 --yes")
+@command(group, "remove", example="mailer mailings remove 5 --yes", changes="mailing_id")
 def remove(at: Invocation, mailing: options.Id, yes: Yes = False) -> output.Result:
     """Remove a mailing.
 
@@ -200,7 +201,7 @@ def remove(at: Invocation, mailing: options.Id, yes: Yes = False) -> output.Resu
     return output.Note(mailings.as_json(removed), [f"mailing {mailing} is removed"])
 
 
-@command(group, "top-up", example="mailer mailings top-up 5")
+@command(group, "top-up", example="mailer mailings top-up 5", changes="mailing_id")
 def top_up(at: Invocation, mailing: options.Id) -> output.Result:
     """Add the clients who match now and joined later.
 
@@ -213,7 +214,12 @@ def top_up(at: Invocation, mailing: options.Id) -> output.Result:
     return views.card(at, found, [f"{views.counted(added, 'message')} added"])
 
 
-@command(group, "retry", example='mailer mailings retry 5 --status unknown --reason "timed out"')
+@command(
+    group,
+    "retry",
+    example='mailer mailings retry 5 --status unknown --reason "timed out"',
+    changes="mailing_id",
+)
 def retry(
     at: Invocation, mailing: options.Id, status: options.Fate = "failed", reason: options.Reason = None
 ) -> output.Result:
@@ -329,7 +335,8 @@ def _steer(
     with at.database.write() as connection:
         steered = act(connection, asked, at.now())
     if asked is None or len(set(asked)) > 1:
-        return views.listing(at, steered)
+        listed = views.listing(at, steered)
+        return replace(listed, rows=list(listed.rows))  # few, and the log wants their ids too
     return views.card(at, steered[0], [f"{note} {steered[0].id}"])
 
 

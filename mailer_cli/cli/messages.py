@@ -81,7 +81,7 @@ def show(at: Invocation, message: Id) -> output.Result:
     return output.Card({**card.data, "history": events}, card.lines, [_history(at, history)])
 
 
-@command(group, "resolve", example="mailer messages resolve 12000000001 --as sent")
+@command(group, "resolve", example="mailer messages resolve 12000000001 --as sent", changes="message_id")
 def resolve(
     at: Invocation,
     messages_: Ids,
