@@ -7,7 +7,6 @@ from datetime import datetime
 from mailer_cli import audience, breaker, outbox
 from mailer_cli.caution import Caution
 from mailer_cli.database import Database, RunLocks
-from mailer_cli.gateway import Gateway
 from mailer_cli.outbox import Counts
 from mailer_cli.sender import Sender, World
 from mailer_cli.settings import Settings
@@ -131,6 +130,8 @@ class _Run:
             )
 
     async def _send(self, url: str, token: str, began: float) -> Sender:
+        from mailer_cli.gateway.client import Gateway  # heavy, and of no use to an idle run
+
         stopping = asyncio.Event()
         gateway = Gateway(
             url,

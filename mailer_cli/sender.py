@@ -7,10 +7,10 @@ leaves at most as many unknown fates as it has slots.
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
@@ -18,16 +18,19 @@ from mailer_cli import breaker, outbox
 from mailer_cli.caution import Caution
 from mailer_cli.database import Database, persistently
 from mailer_cli.decide import Limits, decide
-from mailer_cli.gateway import Answer, Gateway
+from mailer_cli.gate import Gate
+from mailer_cli.gateway import Answer
 from mailer_cli.logs import Log, mask
 from mailer_cli.models import MessageStatus, Outcome
 from mailer_cli.outbox import Batch, Claimed, Counts, Demand, Verdict
 from mailer_cli.settings import Settings
 from mailer_cli.stop import Stop
 
+if TYPE_CHECKING:
+    from mailer_cli.gateway.client import Gateway
+
 LOOK_UP = 0.5  # seconds between looks at what the operator has paused meanwhile
 GATHER = 0.01  # seconds that a finished message waits for company in its commit
-JITTER = 0.01  # seconds by which requests may draw together on their way
 PATIENCE = 120.0  # seconds of trying to record what is already known
 NOT_STARTED = Answer(Outcome.RELEASED, "not started")
 
@@ -55,28 +58,6 @@ class _Finished:
     token: str  # the one it was sent with
 
 
-class _Gate:
-    """Lets requests start at their moments, and in no second more of them than the rate allows: what is
-    late does not crowd what follows."""
-
-    def __init__(self, rate: float) -> None:
-        self._room = max(1, int(rate))
-        self._span = self._room / rate + JITTER
-        self._starts: deque[float] = deque(maxlen=self._room)
-        self._turn = asyncio.Lock()
-
-    async def pass_through(self, wait: float) -> None:
-        """Wait so many seconds, and until the rate has room."""
-        loop = asyncio.get_running_loop()
-        moment = loop.time() + wait
-        async with self._turn:
-            if len(self._starts) == self._room:
-                moment = max(moment, self._starts[0] + self._span)
-            if (delay := moment - loop.time()) > 0:
-                await asyncio.sleep(delay)
-            self._starts.append(loop.time())
-
-
 @dataclass(frozen=True)
 class _Turned:
     """What one turn found and did."""
@@ -91,7 +72,7 @@ class Sender:
     def __init__(
         self,
         database: Database,
-        gateway: Gateway,
+        gateway: "Gateway",
         settings: Settings,
         world: World,
         run_id: int,
@@ -114,7 +95,7 @@ class Sender:
         self._changed = asyncio.Event()
         self._enough = asyncio.Event()  # for a commit: half of what is in flight, or all
         self._texts: dict[int, str] = {}
-        self._gates: dict[int | None, _Gate] = {}  # of mailings, and of all
+        self._gates: dict[int | None, Gate] = {}  # of mailings, and of all
         self._running: frozenset[int] = frozenset()
         self._served = 0
         self._is_probe = False  # the breaker is open: one request, no repeats
@@ -339,7 +320,7 @@ class Sender:
         """Wait for its moment; whether its request may be begun then."""
         for scope, rate in ((claimed.mailing_id, claimed.rate), (None, self._settings.rate)):
             if rate is not None:
-                gate = self._gates.setdefault(scope, _Gate(rate))
+                gate = self._gates.setdefault(scope, Gate(rate))
                 await gate.pass_through(self._seconds_to(claimed.start_at))
         return self._seconds_to(claimed.deadline) > 0 and self._is_wanted(claimed)
 

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailer_cli import gateway
 from mailer_cli.errors import Misconfigured
-from mailer_cli.gateway import Answer, Gateway, judge
+from mailer_cli.gateway import Answer, client, judge
+from mailer_cli.gateway.client import Gateway
 from mailer_cli.models import Outcome
 
 TOKEN = "head.body.seal"
@@ -395,7 +395,7 @@ def test_nothing_starts_when_no_time_is_left() -> None:
 
 
 def test_connecting_has_a_limit_of_its_own_and_answering_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway, "CONNECT_LIMIT", 0.2)
+    monkeypatch.setattr(client, "CONNECT_LIMIT", 0.2)
     assert against(says(b"", answer(OK), pause=0.4), limit=1.5).outcome is Outcome.OK
 
     async def test() -> Answer:

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from mailer_cli import gateway, sandbox
+from mailer_cli import sandbox
+from mailer_cli.gateway import Answer
+from mailer_cli.gateway.client import Gateway
 from mailer_cli.models import Outcome
 from mailer_cli.sandbox import KINDS, Faults, parse_faults
 
@@ -190,8 +192,8 @@ def test_it_serves_this_computer_alone(host: str) -> None:
 # --- the faults
 
 
-async def sent(port: int, limit: float = 0.4) -> gateway.Answer:
-    gate = gateway.Gateway(
+async def sent(port: int, limit: float = 0.4) -> Answer:
+    gate = Gateway(
         f"http://127.0.0.1:{port}/v1/send",
         TOKEN,
         timeout=9,
@@ -236,7 +238,7 @@ def test_each_fault_is_seen_for_what_it_is(
 ) -> None:
     ledger = tmp_path / "ledger"
 
-    async def test() -> gateway.Answer:
+    async def test() -> Answer:
         async with listening(only(kind), ledger=ledger) as port:
             return await sent(port)
 

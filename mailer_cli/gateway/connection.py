@@ -1,0 +1,64 @@
+"""What carries a request: httpx over aiohttp's connections."""
+
+import asyncio
+import ssl
+from functools import partial
+
+import aiohttp
+import httpx
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+from httpx_aiohttp import AiohttpTransport
+
+from mailer_cli.errors import Misconfigured
+
+KEEPALIVE = 4.0  # seconds; servers close idle ones from 5 s on, and a request that meets that is unknown
+
+
+def checked_address(url: str) -> str:
+    try:
+        address = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise Misconfigured(f"the gateway's address cannot be used: {error}") from error
+    if address.scheme not in ("http", "https") or not address.host:
+        raise Misconfigured(f"the gateway's address is {url!r}, allowed is http or https")
+    return str(address).rstrip("/")
+
+
+def open_transport(url: str, concurrency: int, proxy: str | None) -> httpx.AsyncBaseTransport:
+    """httpx over aiohttp: its own pool is quadratic in the requests in flight."""
+    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody; reading the authorities takes 20 ms
+    if url.startswith("https:") or (proxy or "").startswith("https:"):
+        trust = httpx.create_ssl_context(trust_env=False)
+
+    def session() -> aiohttp.ClientSession:
+        connector = _Connector(limit=concurrency, ssl=trust, keepalive_timeout=KEEPALIVE)
+        jar = aiohttp.DummyCookieJar()
+        return aiohttp.ClientSession(connector=connector, cookie_jar=jar, proxy=proxy, trust_env=False)
+
+    return AiohttpTransport(verify=trust, trust_env=False, client=session)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Connections that carry neither an old answer into a new request nor an old request past its end."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  the overridden signature
+    ) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        if connection.protocol is None or connection.protocol.should_close:
+            # a second answer came while the connection was idle, and aiohttp would take it for ours
+            connection.close()
+            raise aiohttp.ClientResponseError(req.request_info, (), message="an answer to no request")
+        if connection.transport is not None:
+            connection.add_callback(partial(_drop_unwritten, connection.transport))
+        return connection
+
+
+def _drop_unwritten(transport: asyncio.Transport) -> None:
+    # closed the usual way it would stay open until a peer that does not read has read everything
+    if transport.get_write_buffer_size():
+        transport.abort()
