@@ -68,7 +68,6 @@ class _Run:
     locks: RunLocks
     only: int | None
     run_id: int = 0
-    recovered: int = 0
     expired: int = 0
     unknown: int = 0
 
@@ -145,7 +144,14 @@ class _Run:
         )
         async with gateway:
             sender = Sender(
-                self.database, gateway, self.settings, self.world, self.run_id, self.only, stopping
+                self.database,
+                gateway,
+                self.settings,
+                self.world,
+                self.run_id,
+                self.only,
+                stopping,
+                self.locks.beat,
             )
             await sender.work(self.settings.max_seconds - (self.world.timer() - began))
         return sender

@@ -78,11 +78,13 @@ class Sender:
         run_id: int,
         only: int | None,
         stopping: asyncio.Event,
+        beat: Callable[[], None],
     ) -> None:
         self.counts = Counts()
         self.caution = Caution(settings.concurrency)
         self._database, self._gateway, self._settings, self._world = database, gateway, settings, world
         self._run_id, self._only = run_id, only
+        self._beat = beat  # says that the run is at work
         self._stopping = stopping  # wakes requests that pause before a repeat
         self._token = settings.token or ""
         self._has_renewed = False
@@ -124,6 +126,7 @@ class Sender:
 
     async def _turn(self) -> _Turned:
         loop = asyncio.get_running_loop()
+        self._beat()
         self._changed.clear()
         self._enough.clear()
         done = self._learn(self._take_finished())

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mailer_cli.database import engine
+from mailer_cli.database import engine, lock_path
 from mailer_cli.errors import TryLater
 from tests import lab as laboratory
 from tests.lab import (
@@ -50,6 +50,19 @@ def open_lab(tmp_path: Path) -> Iterator[OpenLab]:
     """`open_lab(concurrency=8)`: a laboratory with these settings, closed behind the test."""
     with contextlib.ExitStack() as stack:
         yield lambda **settings: stack.enter_context(Lab(tmp_path, **settings))
+
+
+def test_a_run_shows_that_it_is_at_work_as_long_as_it_lasts(open_lab: OpenLab) -> None:
+    lab = open_lab(concurrency=1)
+    lab.add_mailing(4)
+    lab.open_gateway("--latency", "0.4")
+    run = lab.start()
+    lab.wait_for_run(run)
+    lock = lock_path(lab.database)
+    beats = {lock.stat().st_mtime_ns}
+    wait_for(lambda: beats.add(lock.stat().st_mtime_ns) or len(beats) > 3 or not run.is_alive)
+    assert len(beats) > 3
+    run.wait()
 
 
 # Runs that die

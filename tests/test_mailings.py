@@ -554,7 +554,7 @@ def test_what_is_finished_cannot_be_edited_paused_or_resumed(three: Database, ma
     for mailing_id, word in ((1, "completed"), (2, "expired"), (3, "cancelled")):
         for command in (("edit", mailing_id, "--priority", 1), ("pause", mailing_id), ("resume", mailing_id)):
             assert f"mailing {mailing_id} is {word}" in mailer("mailings", *command, code=1).err
-    assert "mailer mailings reopen 2" in mailer("mailings", "resume", 2, code=1).err
+    assert "hint: mailer mailings show 2" in mailer("mailings", "resume", 2, code=1).err
 
 
 def test_a_paused_mailing_whose_filter_was_narrowed_to_nobody_can_be_widened_again(

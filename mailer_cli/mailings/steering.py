@@ -119,8 +119,7 @@ def require_time(found: Overview, done: str) -> Overview:
 
 
 def _refusal(found: Overview, why: str, done: str) -> Refused:
-    hint = f"mailer mailings reopen {found.id}" if found.status == MailingStatus.EXPIRED else None
-    return Refused(f"mailing {found.id} {why}, it cannot be {done}", hint)
+    return Refused(f"mailing {found.id} {why}, it cannot be {done}", f"mailer mailings show {found.id}")
 
 
 def _chosen(
