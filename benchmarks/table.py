@@ -16,7 +16,7 @@ HEADS = ("what", "ratio", "bar", "goal", "verdict", "spread", "CPU s/10,000", "p
 
 @dataclass(frozen=True)
 class Row:
-    """One thing measured. `ratio` is the median over the rounds; None when there is none, and `note` says why.
+    """One thing measured. `ratio` is the median of the rounds; None when there is none, and `note` says why.
 
     `bar` and `goal` begin with an operator and a number: `>= 3 x`, `<= 8 %`, `< 0.3 s`, or are empty where
     nothing is demanded. With `%` the ratio is still a share of 1. The rest is printed as it is.
@@ -33,11 +33,11 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """`goal`, `ok`, `BELOW` or empty, where there is nothing to compare."""
+        """`goal`, `ok`, `MISSED` or empty, where there is nothing to compare."""
         if self.ratio is None or not BOUND.match(self.bar):
             return ""
         if not reaches(self.ratio, self.bar):
-            return "BELOW"
+            return "MISSED"
         return "goal" if BOUND.match(self.goal) and reaches(self.ratio, self.goal) else "ok"
 
 
