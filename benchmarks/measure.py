@@ -18,7 +18,7 @@ from typing import Protocol
 
 from benchmarks.sink import Entry, Sink, environment, open_sink
 
-LOOK = 50  # ms between looks at the memory of what runs
+LOOKS = (1, 50)  # ms between looks at the memory of what runs: at first, and at most
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -102,6 +102,7 @@ def once(
     """
     with scratch() as folder, open_sink(sink, latency) as gateway:
         with contender.prepared(folder, messages, gateway.url) as ready:
+            os.sync()  # nobody pays for writing what was prepared
             watch = Watch(folder, ready.servers)
             watch.run(ready.commands, limit)
             recorded = ready.recorded()
@@ -169,11 +170,12 @@ class Watch:
         self._running[os.pidfd_open(process.pid)] = process
 
     def _wait(self, until: float) -> None:
-        poller = select.poll()
+        poller, pause = select.poll(), LOOKS[0]
         for descriptor in self._running:
             poller.register(descriptor, select.POLLIN)
         while self._running:
-            ended = poller.poll(LOOK)
+            ended = poller.poll(pause)
+            pause = min(2 * pause, LOOKS[1])
             self.ended_at = time.time()
             for descriptor, _ in ended:
                 poller.unregister(descriptor)

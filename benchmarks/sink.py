@@ -117,7 +117,7 @@ def _nginx(folder: Path, latency: float) -> Iterator[Sink]:
     command = [find_nginx() or "nginx", "-e", str(errors), "-c", str(config)]
     with running([*unprivileged(folder), *command], folder) as process:
         _wait_for_port(port, process, errors)
-        yield Sink(f"http://127.0.0.1:{port}/v1/send/", folder / "taken.log", _taken)
+        yield Sink(f"http://127.0.0.1:{port}/v1/send/", folder / "taken.log", in_access_log)
 
 
 def unprivileged(folder: Path) -> list[str]:
@@ -133,7 +133,8 @@ def unprivileged(folder: Path) -> list[str]:
     return command
 
 
-def _taken(line: bytes) -> Entry | None:
+def in_access_log(line: bytes) -> Entry | None:
+    """What a line of nginx's log says was accepted; None when it was refused."""
     moment, status, method, length, address = line.split()
     if (status, method) != (b"200", b"POST") or length in (b"-", b"0"):
         return None
@@ -157,10 +158,11 @@ def _sandbox(folder: Path, latency: float) -> Iterator[Sink]:
         until = time.monotonic() + PATIENCE
         while not out.read_text().endswith("\n"):
             require_alive(process, until, "")
-        yield Sink(json.loads(out.read_text())["url"], ledger, _in_ledger)
+        yield Sink(json.loads(out.read_text())["url"], ledger, in_ledger)
 
 
-def _in_ledger(line: bytes) -> Entry | None:
+def in_ledger(line: bytes) -> Entry | None:
+    """The same for a line of the sandbox's ledger."""
     said = json.loads(line)
     if not said["accepted"]:
         return None

@@ -1,16 +1,17 @@
 """The table of bars: one row for each thing measured, and how rows are printed."""
 
-import json
+import math
 import operator
 import re
 import statistics
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 OPERATORS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+VOID = "VOID: "
 BOUND = re.compile(r"(>=|<=|>|<) ([0-9.]+) ?(%?)")
-WIDTHS = (46, 9, 10, 12, 8, 26, 16, 14)
+WIDTHS = (48, 9, 10, 12, 8, 26, 16, 14)
 HEADS = ("what", "ratio", "bar", "goal", "verdict", "spread", "CPU s/10,000", "peak MB")
 
 
@@ -30,6 +31,11 @@ class Row:
     cpu: str = ""
     memory: str = ""
     note: str = ""
+
+    @property
+    def is_void(self) -> bool:
+        """Whether something was lost, repeated or not recorded, so that there is no figure."""
+        return self.note.startswith(VOID)
 
     @property
     def verdict(self) -> str:
@@ -57,15 +63,18 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
     return f"{number(min(values), digits)}..{number(max(values), digits)} of {len(values)}"
 
 
-def median(values: Sequence[float]) -> float | None:
-    return statistics.median(values) if values else None
+def median(values: Iterable[float]) -> float:
+    """Raises: StatisticsError when there are none."""
+    return statistics.median(values)
 
 
 def number(value: float, digits: int = 3) -> str:
-    """So many significant digits, thousands with commas, never an exponent."""
-    if abs(value) >= 10 ** (digits - 1):
-        return f"{value:,.0f}"
-    return f"{float(f'{value:.{digits}g}'):,.{digits}f}".rstrip("0").rstrip(".")
+    """So many significant digits, but all before the point; thousands with commas, never an exponent."""
+    if not value:
+        return "0"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    written = f"{value:,.{places}f}"
+    return written.rstrip("0").rstrip(".") if "." in written else written
 
 
 def line(row: Row) -> str:
@@ -83,10 +92,6 @@ def line(row: Row) -> str:
 def head() -> str:
     columns = _columns(HEADS)
     return columns + "\n" + "-" * len(columns)
-
-
-def as_json(rows: Iterable[Row]) -> str:
-    return json.dumps([{**asdict(row), "verdict": row.verdict} for row in rows], indent=1, ensure_ascii=False)
 
 
 def _columns(cells: Sequence[str]) -> str:

@@ -45,8 +45,8 @@ class StopWatch:
 
 if __name__ == "__main__":
     watch = StopWatch()
-    Database.read = watch.around(Database.read)
-    Database.write = watch.around(Database.write)
+    for name in ("read", "write"):
+        setattr(Database, name, watch.around(getattr(Database, name)))
     code = main(sys.argv[1:])
     told = {"transactions": watch.transactions, "wall": watch.wall, "cpu": watch.cpu}
     Path("watched.json").write_text(json.dumps(told))

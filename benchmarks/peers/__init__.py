@@ -19,7 +19,7 @@ from benchmarks.measure import Prepared
 from benchmarks.peers import records
 from benchmarks.sink import PATIENCE, environment, require_alive, running, unprivileged
 
-EXTRA = "pip install 'mailer-cli[bench]'"
+EXTRA = "pip install -e '.[bench]'"
 REDIS = "apt-get install redis-server"
 """How to get what is missing."""
 
@@ -67,17 +67,19 @@ def _redis(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
             yield process
 
 
-DJANGO = {
-    "needs": ("django", "post_office", "requests"),
+def _django(name: str, processes: int, threads: int) -> Peer:
     # 0 is sent; no moment of the last one is needed, for the process ends with it
-    "counted": "SELECT count(*), NULL FROM post_office_email WHERE status = 0",
-}
+    counted = "SELECT count(*), NULL FROM post_office_email WHERE status = 0"
+    needs, options = ("django", "post_office", "requests"), (str(processes), str(threads))
+    return Peer(name, "post_office", needs, options, counted=counted)
+
+
 PEERS = {
     "huey": Peer("Huey on SQLite, 8 threads", "huey_sqlite", ("huey", "requests")),
     "dramatiq": Peer(
         "dramatiq + Redis, 2 x 8", "dramatiq_redis", ("dramatiq", "redis", "requests"), uses_redis=True
     ),
-    "post_office": Peer("django-post_office, 1 x 1", "post_office", options=("1", "1"), **DJANGO),
-    "post_office_2x8": Peer("django-post_office, 2 x 8", "post_office", options=("2", "8"), **DJANGO),
+    "post_office": _django("django-post_office, 1 x 1", 1, 1),
+    "post_office_2x8": _django("django-post_office, 2 x 8", 2, 8),
     "loop": Peer("a loop with httpx and SQLModel", "loop"),
 }
