@@ -251,7 +251,7 @@ def test_a_short_list_looks_up_its_clients_and_does_not_walk_through_all(importe
 def test_a_phone_twice_with_the_same_values_is_no_fault(
     batch: int, mailer: Mailer, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailer_cli.csv_import.BATCH", batch)
+    monkeypatch.setattr("mailer_cli.csv_import.records.CHUNK", batch)
     write("phone,tag\n79161234501,vip\n79161234502,\n+7 916 1234501, vip\n8(916)1234501,vip\n")
     assert counts(mailer("clients", "import", "list.csv", "--json")) == (2, 0, 2, 0, 4)
 
@@ -260,7 +260,7 @@ def test_a_phone_twice_with_the_same_values_is_no_fault(
 def test_a_phone_twice_with_other_values_is_rejected_and_the_first_wins(
     batch: int, mailer: Mailer, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailer_cli.csv_import.BATCH", batch)
+    monkeypatch.setattr("mailer_cli.csv_import.records.CHUNK", batch)
     write("phone,tag\n79161234509,b\n79161234501,vip\n89161234501,other\n79161234509,\n")
     ran = mailer("clients", "import", "list.csv", "--skip-invalid")
     assert ran.out.splitlines() == [
@@ -446,7 +446,7 @@ def test_an_import_that_is_interrupted_leaves_nothing(database: Database) -> Non
 
 def test_reading_a_list_takes_no_lock(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mailer_cli.database.BUSY_TIMEOUT", 0)
-    monkeypatch.setattr("mailer_cli.csv_import.BATCH", 1)
+    monkeypatch.setattr("mailer_cli.csv_import.records.CHUNK", 1)
     written = []
 
     def write_meanwhile(done: int) -> None:

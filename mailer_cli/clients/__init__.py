@@ -7,7 +7,14 @@ change.py    add, edit, remove, block, unblock
 
 from mailer_cli.clients.change import Given, add, block, edit, phones_of, remove, unblock
 from mailer_cli.clients.listing import ClientStatus, Entry, Wanted, find, listed, pages
-from mailer_cli.clients.rules import derived_code, parse_code, parse_phone, parse_tag, parse_zone
+from mailer_cli.clients.rules import (
+    derived_code,
+    parse_code,
+    parse_phone,
+    parse_tag,
+    parse_zone,
+    plain_phones,
+)
 
 __all__ = [
     "ClientStatus",
@@ -26,6 +33,7 @@ __all__ = [
     "parse_tag",
     "parse_zone",
     "phones_of",
+    "plain_phones",
     "remove",
     "unblock",
 ]

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from mailer_cli.errors import Invalid
 from mailer_cli.times import BadTime, Zone, find_zone
@@ -21,6 +22,15 @@ def parse_phone(value: str) -> int:
     if match is None or value.rstrip().endswith(".0"):
         raise Invalid(f"phone {_quoted(value)} {_fault(value)}", PHONE_HINT)
     return int(f"7{match[1]}")
+
+
+def plain_phones(values: Sequence[str]) -> list[int] | None:
+    """What `parse_phone` makes of each when all are written as they are stored, else None."""
+    written = "".join(values)
+    if not (written.isascii() and written.isdecimal() and set(map(len, values)) == {11}):
+        return None
+    phones = [*map(int, values)]
+    return phones if min(phones) >= 70_000_000_000 and max(phones) < 80_000_000_000 else None
 
 
 def _fault(value: str) -> str:

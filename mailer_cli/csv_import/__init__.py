@@ -12,19 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from typing import IO
 
 from mailer_cli.csv_import import staging
 from mailer_cli.csv_import.reading import Reading, Reject
-from mailer_cli.csv_import.records import Source, open_records
+from mailer_cli.csv_import.records import CHUNK, Source, open_records
 from mailer_cli.csv_import.staging import OnConflict
 from mailer_cli.database import Database
 from mailer_cli.errors import Refused
 
 __all__ = ["Imported", "OnConflict", "Options", "Reject", "Report", "Source", "import_clients"]
-
-BATCH = 5_000  # records checked and staged together
 
 
 @dataclass(frozen=True)
@@ -71,12 +68,11 @@ def import_clients(
 
     `progress` hears how many bytes were read. Raises: Invalid when the list cannot be read as one.
     """
-    header, records = open_records(source, options.encoding)
-    with database.bulk(), _collector_paused():
+    header, chunks = open_records(source, options.encoding)
+    with database.bulk(), _seldom_collected():
         reading = Reading(database, header, options.on_conflict, rejects)
-        while chunk := list(islice(records, BATCH)):
+        for chunk in chunks:
             reading.take(chunk)
-            gc.collect(0)
             progress(source.done)
         refused = reading.rejected > 0 and not options.skip_invalid
         counts = staging.NOTHING if refused else _apply(database, options, default_zone, now)
@@ -93,14 +89,15 @@ def import_clients(
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Reading makes no cycles, and looking for them would take a third of its time; staging makes some, so
-    whoever pauses collects the young ones now and then."""
-    gc.disable()
+def _seldom_collected() -> Iterator[None]:
+    """Reading makes no cycles, and looking for them would take a third of its time; they are looked for
+    when more is left over than some chunks have objects."""
+    before = gc.get_threshold()
+    gc.set_threshold(10 * CHUNK, *before[1:])
     try:
         yield
     finally:
-        gc.enable()
+        gc.set_threshold(*before)
 
 
 def _apply(database: Database, options: Options, default_zone: str, now: datetime) -> staging.Counts:

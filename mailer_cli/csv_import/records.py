@@ -2,9 +2,10 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, islice
 from typing import BinaryIO
 
 from mailer_cli.errors import Invalid
@@ -18,8 +19,17 @@ HEADER_HINT = f"the first line must name the columns: {', '.join(COLUMNS)}"
 MARK = "\ufeff"  # before UTF-8; Python's own utf-8-sig takes it away too, at a third of the speed
 MARK_IN_CP1251 = MARK.encode().decode("cp1251")
 
-Record = tuple[int, list[str]]
-"""The number of its first line, and its cells."""
+CHUNK = 20_000  # records read, checked and staged together
+
+Record = list[str]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Records that follow each other, and the number of the first line of each."""
+
+    lines: Sequence[int]
+    records: Sequence[Record]
 
 
 class Source(io.RawIOBase):
@@ -60,8 +70,8 @@ class Header:
         return [name.strip() for name in self.names if name.strip() and _folded(name) not in own]
 
 
-def open_records(source: Source, encoding: str) -> tuple[Header, Iterator[Record]]:
-    """The header, and a stream of the records under it; an empty line is a record too.
+def open_records(source: Source, encoding: str) -> tuple[Header, Iterator[Chunk]]:
+    """The header, and a stream of the records under it in chunks; an empty line is a record too.
 
     Raises: Invalid, also while the stream is read, when the file is no CSV list in this encoding.
     """
@@ -70,7 +80,7 @@ def open_records(source: Source, encoding: str) -> tuple[Header, Iterator[Record
     with _explained(source.name, encoding, lambda: 1):
         first, height = _first_record(lines)
         header = _read_header(source.name, first.removeprefix(MARK))
-    return header, _records(lines, header, source.name, encoding, height)
+    return header, _chunks(lines, header, source.name, encoding, height)
 
 
 def _first_record(lines: Iterator[str]) -> tuple[str, int]:
@@ -109,14 +119,29 @@ def _folded(name: str) -> str:
     return name.strip().lower()
 
 
-def _records(lines: Iterator[str], header: Header, name: str, encoding: str, height: int) -> Iterator[Record]:
+def _chunks(lines: Iterator[str], header: Header, name: str, encoding: str, height: int) -> Iterator[Chunk]:
     # strict, or a quote that is never closed would swallow the rest of the list without a word
     reader = csv.reader(lines, delimiter=header.delimiter, strict=True)
-    line = height + 1
-    with _explained(name, encoding, lambda: line):
-        for cells in reader:
-            yield line, cells
-            line = reader.line_num + height + 1
+    first, records = height + 1, list[Record]()
+    with _explained(name, encoding, lambda: first + sum(map(_height, records))):
+        while True:
+            records = []  # anew, for the last are with the caller; a fault leaves here what came before it
+            records.extend(islice(reader, CHUNK))
+            if not records:
+                return
+            after = reader.line_num + height + 1
+            plain = after - first == len(records)
+            yield Chunk(range(first, after) if plain else _first_lines(first, records), records)
+            first, records = after, []
+
+
+def _first_lines(first: int, records: Sequence[Record]) -> list[int]:
+    return list(accumulate(map(_height, records[:-1]), initial=first))
+
+
+def _height(record: Record) -> int:
+    """How many lines a record takes; more than one when there are line ends inside quotes."""
+    return 1 + sum(cell.count("\n") + cell.count("\r") - cell.count("\r\n") for cell in record)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -113,8 +114,8 @@ class Repeat:
 def stage(connection: Connection, found: Sequence[Staged], fresh: Sequence[Numbered]) -> list[Repeat]:
     """Put rows aside, and the attributes that they are the first to have; which rows were not taken."""
     database.insert_new(connection, attributes, fresh)
-    # sorted, since the table is a tree by phone; of two equal phones the first line comes first
-    if database.insert_new(connection, staged, sorted(found)) == len(found):
+    # sorted, since the table is a tree by phone; of two equal phones the first line stays first
+    if database.insert_new(connection, staged, sorted(found, key=itemgetter(0))) == len(found):
         return []
     phones = [phone for phone, _, _ in found]
     first = _by_first(

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from mailer_cli.errors import DatabaseFailed, MailerError, TryLater
 T = TypeVar("T")
 
 BULK_CACHE = 20_000  # KiB for the tables and as much for the temporary ones, while importing
+ROWS_AT_ONCE = 200  # by one INSERT: a statement costs more than a row, and takes 999 values anywhere
 BUSY_TIMEOUT = 30  # seconds a transaction waits for its turn before exit 75
 
 
@@ -142,11 +144,23 @@ def insert_new(connection: Connection, table: Table, rows: Sequence[tuple[object
 
     Past SQLAlchemy's compiler, which would take longer than the database.
     """
-    if not rows:
-        return 0
-    marks = ", ".join("?" * len(table.columns))
-    statement = f"INSERT INTO {table.name} VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608  our own names
-    return connection.exec_driver_sql(statement, list(rows)).rowcount
+    whole = len(rows) // ROWS_AT_ONCE * ROWS_AT_ONCE
+    return sum(
+        _insert_groups(connection, table, size, part)
+        for size, part in ((ROWS_AT_ONCE, rows[:whole]), (1, rows[whole:]))
+        if part
+    )
+
+
+def _insert_groups(
+    connection: Connection, table: Table, size: int, rows: Sequence[tuple[object, ...]]
+) -> int:
+    """Insert rows, so many by each statement."""
+    row = f"({', '.join('?' * len(table.columns))})"
+    marks = ", ".join([row] * size)
+    statement = f"INSERT INTO {table.name} VALUES {marks} ON CONFLICT DO NOTHING"  # noqa: S608  our own names
+    groups = [tuple(chain.from_iterable(rows[at : at + size])) for at in range(0, len(rows), size)]
+    return connection.exec_driver_sql(statement, groups).rowcount
 
 
 @contextmanager
