@@ -59,7 +59,7 @@ class Filter:
 
     def matches(self) -> ColumnElement[bool]:
         """The condition on `client`: neither removed nor on the stop list, and in the filter."""
-        blocked = exists().where(col(Block.phone) == col(Client.phone))
+        blocked = col(Client.phone).in_(select(col(Block.phone)))  # looked for in the stop list's own tree
         return col(Client.removed_at).is_(None) & ~blocked & self.describes()
 
 
@@ -179,14 +179,13 @@ def top_up(connection: Connection, mailing_id: int, now: datetime) -> int:
     """
     wanted = filter_of(connection, mailing_id)
     database.reserve_message_ids(connection, _id_floor(now))
-    there = exists().where(col(Message.mailing_id) == mailing_id, col(Message.client_id) == col(Client.id))
     pending = MessageStatus.PENDING.value
     chosen = (
         select(
             literal(mailing_id), col(Client.id), literal(pending), col(Client.timezone), *([literal(0)] * 5)
         )
         .add_columns(literal(now, UTCDateTime()), literal(now, UTCDateTime()))
-        .where(wanted.matches(), ~there)
+        .where(wanted.matches(), _has_none(connection, mailing_id))
         .order_by(col(Client.id))
     )
     columns = (
@@ -196,6 +195,14 @@ def top_up(connection: Connection, mailing_id: int, now: datetime) -> int:
     made = connection.execute(insert(Message).from_select(names, chosen, include_defaults=False)).rowcount
     _count(connection, mailing_id, made)
     return made
+
+
+def _has_none(connection: Connection, mailing_id: int) -> ColumnElement[bool]:
+    """The condition on `client` that he has no message of this mailing; asked of each only if anybody has."""
+    its = col(Message.mailing_id) == mailing_id
+    if connection.execute(select(col(Message.id)).where(its).limit(1)).first() is None:
+        return true()
+    return ~exists().where(its, col(Message.client_id) == col(Client.id))
 
 
 def refit(connection: Connection, mailing_id: int, old: Filter, now: datetime) -> tuple[int, int]:
