@@ -142,7 +142,9 @@ def _warnings(at: Invocation, summary: "Summary") -> tuple[str, ...]:
 
 def _lines(summary: "Summary") -> list[str]:
     if summary.run_id is None:
-        return ["nothing to do"]
+        from mailer_cli.idle import NOTHING_TO_DO
+
+        return [NOTHING_TO_DO]
     counts = {name: number for name, number in vars(summary.counts).items() if number}
     did = ", ".join(f"{number} {name}" for name, number in counts.items()) or "nothing to send"
     lines = [f"run {summary.run_id}: {did} in {summary.seconds:.1f} s"]

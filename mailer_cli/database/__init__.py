@@ -7,11 +7,11 @@ files.py     the file as a whole: copies, damage, putting another content in its
 locks.py     which runs are alive
 """
 
+from mailer_cli import SCHEMA
 from mailer_cli.database.engine import BUSY_TIMEOUT, Database, insert_new, persistently, translated
 from mailer_cli.database.journal import Journal, choose_journal
 from mailer_cli.database.locks import RunLocks, last_beat, lock_path
 from mailer_cli.database.schema import (
-    SCHEMA,
     create_database,
     open_database,
     require_file,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mailer_cli.database.engine import Database
 from mailer_cli.errors import DatabaseFailed, Refused, TryLater
+from mailer_cli.idle import lock_of
 
 
 class RunLocks:
@@ -64,9 +65,7 @@ class RunLocks:
 
 
 def lock_path(database: Database) -> Path:
-    """Beside the file itself: a symbolic link must not lead to a second set of locks."""
-    real = database.path.resolve()
-    return real.with_name(real.name + ".lock")
+    return lock_of(database.path)
 
 
 def last_beat(database: Database) -> datetime | None:

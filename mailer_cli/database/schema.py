@@ -9,13 +9,11 @@ from pathlib import Path
 import sqlalchemy
 from sqlalchemy import Connection
 
+from mailer_cli import SCHEMA
 from mailer_cli.database.engine import Database
 from mailer_cli.database.journal import choose_journal, set_journal
 from mailer_cli.errors import DatabaseFailed, Misconfigured
 from mailer_cli.settings import Settings
-
-SCHEMA = "0001"
-"""The newest migration; a test keeps it equal to the folder."""
 
 MIGRATIONS = Path(__file__).parent.with_name("migrations")
 PATH_HINT = "give a file path, or sqlite:///path"

@@ -1,0 +1,52 @@
+"""The cron minute in which nothing is due, seen without what a run needs: SQL in plain text over the driver.
+
+Beside `database` the only module that knows the dialect. It may say "not surely" too often, for then the
+dispatcher looks itself; it never says "surely" when that would find something.
+"""
+
+import os
+import sqlite3
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from mailer_cli import SCHEMA
+
+NOTHING_TO_DO = "nothing to do"
+
+HAS_WORK = """
+    SELECT EXISTS (SELECT 1 FROM run WHERE ended_at IS NULL)
+        OR EXISTS (SELECT 1 FROM attempt WHERE outcome IS NULL)
+        OR EXISTS (SELECT 1 FROM mailing
+            WHERE fixed_at IS NULL AND paused_at IS NULL AND cancelled_at IS NULL AND removed_at IS NULL
+            AND start_at <= :now AND end_at > :now)
+        OR EXISTS (SELECT 1 FROM mailing
+            JOIN tally ON tally.mailing_id = mailing.id AND tally.status = 'pending' AND tally.messages > 0
+            WHERE end_at <= :now OR cancelled_at IS NOT NULL OR removed_at IS NOT NULL
+            OR (paused_at IS NULL AND EXISTS (SELECT 1 FROM message
+                WHERE message.mailing_id = mailing.id AND status = 'pending' AND due_at <= :now)))
+"""
+
+
+def lock_of(path: Path) -> Path:
+    """The lock file of a database, beside the file itself: a symbolic link must not lead to a second one."""
+    real = path.resolve()
+    return real.with_name(real.name + ".lock")
+
+
+def beat_if_idle(path: Path, now: datetime) -> bool:
+    """Whether surely nothing is due; a dispatch was at work then, and that is all it leaves behind.
+
+    Waits for no lock and takes no write lock. Raises: sqlite3.Error, OSError; nothing is known then.
+    """
+    # not read-only: an empty WAL would be left behind
+    address = f"file://{quote(str(path.absolute()))}?mode=rw"
+    with closing(sqlite3.connect(address, uri=True, timeout=0, isolation_level=None)) as raw:
+        raw.execute("BEGIN")
+        known = raw.execute("SELECT version_num FROM alembic_version").fetchall() == [(SCHEMA,)]
+        has_work = not known or raw.execute(HAS_WORK, {"now": f"{now:%Y-%m-%d %H:%M:%S.%f}"}).fetchone()[0]
+    if has_work:
+        return False
+    os.utime(lock_of(path))
+    return True
