@@ -1,7 +1,10 @@
 """`mailer stats`: what it counts, how it adds up, and how it looks."""
 
+import contextlib
 import random
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from mailer_cli import stats
 from mailer_cli.database import Database
 from mailer_cli.models import MailingStatus, MessageStatus
 from tests.conftest import Mailer
+from tests.lab import Lab
 from tests.rows import NOON, add_client, add_mailing, add_message, add_messages
 
 STATUSES = [status.value for status in MessageStatus]
@@ -193,8 +197,7 @@ def test_the_rate_is_that_of_the_past_two_minutes_and_foretells_the_end(database
         client = add_client(database, 79160000000 + place)
         add_message(database, mailing, client, "sent", sent_at=now - timedelta(seconds=seconds))
     add_messages(database, mailing, {"pending": 3, "sending": 1})
-    with database.read() as connection:
-        found = stats.details(connection, mailing, now)
+    found = stats.details(database, mailing, now)
     assert found.pace == stats.Pace(0.4, now + timedelta(seconds=10))
 
 
@@ -251,16 +254,96 @@ def test_the_tally_equals_the_rows_after_many_changes(mailer: Mailer, database: 
     with database.read() as connection:
         counted_rows = connection.execute(text("SELECT status, count(*) FROM message GROUP BY status"))
         rows = {row[0]: row[1] for row in counted_rows}
-        found = stats.details(connection, mailing, datetime.now(UTC), stats.By.TIMEZONE)
+    found = stats.details(database, mailing, datetime.now(UTC), stats.By.TIMEZONE)
     assert found.mailing.counts == {status: rows.get(status, 0) for status in STATUSES}
     assert found.breakdowns[stats.By.TIMEZONE][0].counts == found.mailing.counts
 
 
-def test_what_one_command_shows_is_of_one_moment(database: Database, mailer: Mailer) -> None:
+@pytest.mark.parametrize("page", [1, 2, 6, 7, 100])
+def test_pages_change_nothing_in_what_is_counted(
+    page: int, mailer: Mailer, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mailing, other = add_mailing(database), add_mailing(database)
+    add_messages(database, mailing, {"sent": 3, "pending": 2, "failed": 1})
+    add_messages(database, other, {"sent": 3})
+    whole = mailer("stats", mailing, "--json").json
+    monkeypatch.setattr(stats, "COUNTED", page)
+    assert mailer("stats", mailing, "--json").json == whole
+
+
+def test_counting_holds_up_no_commit_and_what_it_shows_adds_up(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stats, "COUNTED", 2)
+    monkeypatch.setattr("mailer_cli.database.engine.BUSY_TIMEOUT", 0)
     mailing = add_mailing(database)
-    add_messages(database, mailing, {"pending": 1})
-    begun: list[str] = []
-    event.listen(database.engine, "begin", lambda _: begun.append("begin"))
+    ids = add_messages(database, mailing, {"pending": 7})
+    counted_in_peace = stats._counted
+
+    def counted_while_sending(*given: Any) -> Iterator[Any]:
+        for row in counted_in_peace(*given):
+            both = {"first": ids.pop(0), "last": ids.pop()} if len(ids) > 1 else {"first": 0, "last": 0}
+            with database.write() as connection:
+                connection.execute(
+                    text("UPDATE message SET status = 'sent', sent_at = :at WHERE id IN (:first, :last)"),
+                    {"at": str(NOON), **both},
+                )
+            yield row
+
+    monkeypatch.setattr(stats, "_counted", counted_while_sending)
+    found = stats.details(Database(database.path), mailing, datetime.now(UTC), *stats.By)
+    counts = found.mailing.counts
+    assert (found.mailing.total, counts[MessageStatus.PENDING], counts[MessageStatus.SENT]) == (7, 5, 2)
+    for by in (stats.By.OPERATOR, stats.By.TAG, stats.By.TIMEZONE):
+        for status in MessageStatus:
+            assert sum(each.counts[status] for each in found.breakdowns[by]) == counts[status]
+
+
+def test_a_page_is_found_by_its_key_and_not_sorted(database: Database) -> None:
+    page = stats.page_of(1, 5, tuple(stats.By)).compile(database.engine)
     with database.read() as connection:
-        stats.details(connection, mailing, datetime.now(UTC), *stats.By)
-    assert begun == ["begin"]
+        given = tuple(page.params[name] for name in page.positiontup)
+        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {page}", given)]
+    assert "(mailing_id=? AND client_id>?)" in plan[0]
+    assert not [line for line in plan if "SCAN" in line or "TEMP B-TREE" in line], plan
+
+
+def test_the_general_statistics_and_one_mailing_scan_no_messages(database: Database) -> None:
+    mailing = add_mailing(database)
+    add_messages(database, mailing, {"sent": 3})
+    plans: list[str] = []
+
+    def explain(connection: Any, cursor: Any, statement: str, given: Any, *rest: Any) -> None:
+        if statement.startswith("SELECT"):
+            asked = connection.connection.driver_connection.execute(f"EXPLAIN QUERY PLAN {statement}", given)
+            plans.extend(row[3] for row in asked)
+
+    event.listen(database.engine, "before_cursor_execute", explain)
+    with database.read() as connection:
+        stats.general(connection, NOON)
+    stats.details(database, mailing, NOON)
+    assert any("tally" in each for each in plans)
+    assert not [each for each in plans if "message" in each], plans
+
+
+def test_what_is_shown_during_a_dispatch_equals_the_rows_and_adds_up(tmp_path: Path) -> None:
+    seen = set()
+    with Lab(tmp_path, concurrency=4) as lab:
+        mailing = lab.add_mailing(150)
+        lab.open_gateway("--latency", "0.05")
+        run = lab.start()
+        while run.is_alive:
+            with contextlib.closing(lab._sqlite()) as raw:
+                raw.execute("BEGIN")
+                rows = dict(raw.execute("SELECT status, count(*) FROM message GROUP BY status"))
+                tally = dict(raw.execute("SELECT status, messages FROM tally WHERE messages > 0"))
+                raw.execute("COMMIT")
+            assert rows == tally
+            found = stats.details(lab.database, mailing, datetime.now(UTC), *stats.By)
+            counts = found.mailing.counts
+            assert found.mailing.total in (0, 150)  # the run fixes the audience
+            for by in (stats.By.OPERATOR, stats.By.TAG, stats.By.TIMEZONE):
+                for status in MessageStatus:
+                    assert sum(each.counts[status] for each in found.breakdowns[by]) == counts[status]
+            seen.add(counts[MessageStatus.SENT])
+    assert len(seen) > 2

@@ -132,8 +132,7 @@ def _one(at: Invocation, mailing_id: int, by: str | None) -> output.Result:
 
     chosen = [stats.By(by)] if by is not None and by != "status" else []
     wanted = list(stats.By) if at.printer.as_json else chosen
-    with at.database.read() as connection:
-        found = stats.details(connection, mailing_id, at.now(), *wanted)
+    found = stats.details(at.database, mailing_id, at.now(), *wanted)
     card = _card(at, found)
     if by is None:
         return card
