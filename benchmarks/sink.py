@@ -121,14 +121,15 @@ def _nginx(folder: Path, latency: float) -> Iterator[Sink]:
 
 
 def unprivileged(folder: Path) -> list[str]:
-    """What to put before a server's command: it has no rights beyond its folder when root measures, and ends
-    with the process that started it. Empty where there is no `setpriv`."""
+    """What to put before a server's command: it has no rights beyond its folder, and what the folder holds by
+    now, when root measures, and ends with the process that started it. Empty where there is no `setpriv`."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         return []
     command = [setpriv, "--no-new-privs", "--pdeathsig", "TERM"]
     if os.geteuid() == 0:
-        os.chown(folder, NOBODY, NOBODY)
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, NOBODY, NOBODY)
         command += [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     return command
 
