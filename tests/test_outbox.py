@@ -504,6 +504,20 @@ def test_a_retry_gives_fresh_limits_and_forgets_nothing(queue: Queue) -> None:
     assert queue.message().unknowns == 3
 
 
+@pytest.mark.parametrize(("is_tried", "zone"), [(False, "Asia/Omsk"), (True, "Europe/Moscow")])
+def test_a_retry_follows_the_clients_zone_unless_an_attempt_has_fixed_it(
+    queue: Queue, is_tried: bool, zone: str
+) -> None:
+    mailing = queue.fill()
+    if is_tried:
+        queue.claim(queue.run())
+    outbox.after_restore(queue.connection, NOW, keep_pending=False)
+    queue.connection.execute(update(Client).values(timezone="Asia/Omsk"))
+    assert outbox.follow_zones(queue.connection, select(col(Client.id)).scalar_subquery()) == 0
+    assert outbox.retry(queue.connection, mailing, [MessageStatus.UNKNOWN], None, NOW) == 1
+    assert queue.message().timezone == zone
+
+
 def test_a_retry_takes_only_the_status_and_the_reason_asked_for(queue: Queue) -> None:
     mailing = queue.fill(2)
     run = queue.run()

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Connection,
     ScalarSelect,
     and_,
+    case,
     exists,
     insert,
     or_,
@@ -142,8 +143,9 @@ def retry(
     """Give `failed` or `unknown` messages of a mailing back to the queue with fresh limits; how many.
 
     Not those of clients who were removed or blocked since. The counters stay equal to the attempts; what
-    is forgiven lets the limits count anew.
+    is forgiven lets the limits count anew. What no attempt has fixed follows the client's zone again.
     """
+    zone = select(col(Client.timezone)).where(col(Client.id) == col(Message.client_id)).scalar_subquery()
     which = and_(
         col(Message.mailing_id) == mailing_id,
         col(Message.status).in_([str(each) for each in statuses]),
@@ -157,6 +159,7 @@ def retry(
             status=MessageStatus.PENDING.value,
             reason=None,
             due_at=now,
+            timezone=case((col(Message.attempts) == 0, zone), else_=col(Message.timezone)),
             failures_forgiven=col(Message.failures),
             unknowns_forgiven=col(Message.unknowns),
         )
