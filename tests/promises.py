@@ -1,0 +1,96 @@
+"""What must be true of a `World` after every step: the judge of `tests.lab`, and what only a world knows."""
+
+from typing import Any
+
+from sqlalchemy import bindparam, text
+
+from mailer_cli import invariants
+from mailer_cli.audience import FILTER_CHANGED
+from tests import lab
+from tests.world import World
+
+
+def check(world: Any) -> None:
+    """Raises: AssertionError."""
+    lab.check_tally(world)
+    check_changes(world)
+    check_no_message_disappears(world)
+    lab.check_i3_repeats_are_explained(world)
+    lab.check_i4_requests_of_one_id_are_identical(world)
+    lab.check_i5_sent_means_taken(world)
+    check_what_was_taken_is_never_denied(world)
+    lab.check_i8_sending_has_one_open_attempt(world)
+    lab.check_i9_only_the_dead_are_recovered(world)
+    check_the_living_keep_what_they_own(world)
+    lab.check_i10_counters_equal_the_attempts(world)
+    lab.check_i11_limits_are_kept(world, world.limits.failures, world.limits.unknowns)
+    check_zones_follow(world)
+    check_doctor_is_content(world)
+
+
+def check_changes(world: World) -> None:
+    """The arrows of the states, and those that a widened filter adds; I6."""
+    changes = world.query("""
+        SELECT old, new, reason FROM lab_change WHERE NOT (old = 'cancelled' AND new = 'pending')
+    """)
+    for old, new, _ in changes:
+        assert new in lab.MAY_BECOME.get(old, set()), f"{old} became {new}"
+    back = world.query("SELECT message_id FROM lab_change WHERE old = 'cancelled' AND new = 'pending'")
+    for (message,) in back:
+        reasons = world.query(
+            "SELECT reason FROM lab_change WHERE message_id = ? AND new = 'cancelled'", message
+        )
+        assert (FILTER_CHANGED,) in reasons
+
+
+def check_no_message_disappears(world: World) -> None:
+    """I1: what was ever seen, or was ever sent, is there."""
+    there = set(world.statuses())
+    assert world.messages <= there
+    world.messages |= there
+    assert {each.id for each in world.ledger} <= there
+
+
+def check_what_was_taken_is_never_denied(world: World) -> None:
+    """But by an operator's own word."""
+    denied = world.query("""
+        SELECT id FROM message WHERE status IN ('failed', 'expired', 'cancelled')
+        AND id NOT IN (SELECT message_id FROM resolution)
+    """)
+    assert {row[0] for row in denied}.isdisjoint(world.accepted())
+
+
+def check_the_living_keep_what_they_own(world: World) -> None:
+    """I9: who holds his lock and has not recorded yet finds his attempt open and the message his own, unless
+    it is sent."""
+    rows = world.query("""
+        SELECT message.id, number, attempt.run_id, status, message.run_id, attempts
+        FROM attempt JOIN message ON message.id = message_id WHERE outcome IS NULL
+    """)
+    held = {(id, number, run): (status, owner, latest) for id, number, run, status, owner, latest in rows}
+    for worker in world.workers:
+        for each in worker.flights if worker.has_lock else ():
+            claimed = each.claimed
+            found = held.get((claimed.message_id, claimed.attempt, worker.run))
+            assert found is not None, "a living run's attempt was given up"
+            assert found[0] == "sent" or found == ("sending", worker.run, claimed.attempt)
+
+
+def check_zones_follow(world: World) -> None:
+    """Until the first attempt, which fixes them."""
+    for message, zone in world.query("SELECT id, timezone FROM message WHERE attempts > 0"):
+        assert world.zones.setdefault(message, zone) == zone
+    astray = world.query("""
+        SELECT message.id FROM message JOIN client ON client.id = client_id
+        WHERE status = 'pending' AND attempts = 0 AND message.timezone <> client.timezone
+    """)
+    assert astray == []
+
+
+def check_doctor_is_content(world: World) -> None:
+    """What `doctor` looks for never happens."""
+    with world.database.read() as connection:
+        for each in invariants.INVARIANTS:
+            used = {name: words for name, words in invariants.WORDS.items() if f":{name}" in each.violations}
+            query = text(each.violations).bindparams(*(bindparam(name, expanding=True) for name in used))
+            assert connection.execute(query, used).scalar_one() == 0, each.name
