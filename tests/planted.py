@@ -1,0 +1,332 @@
+"""The planted bugs: the eight of the design, each where its mechanism has a place, and some more."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SMALL = "tests/test_small_model.py"
+TIME_OUTS = f"{SMALL}::test_no_interleaving_breaks_a_promise[time-outs]"
+MACHINE = "tests/test_model.py"
+LATE = "tests/test_late_requests.py"
+LIVING = "tests/test_faults.py::test_a_living_run_keeps_what_it_owns"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One exact text of one file, and what stands there instead."""
+
+    path: str
+    old: str
+    new: str
+
+    def apply(self, root: Path) -> None:
+        """Raises: SystemExit when the text is not there exactly once."""
+        file = root / "mailer_cli" / self.path
+        text = file.read_text() if file.exists() else ""
+        if text.count(self.old) != 1:
+            raise SystemExit(
+                f"mutant no longer applies: {text.count(self.old)} x {self.old!r} in {self.path}"
+            )
+        file.write_text(text.replace(self.old, self.new))
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A planted bug; `by` are the tests that can see it, the quickest first."""
+
+    name: str
+    changes: tuple[Change, ...]
+    by: tuple[str, ...] = (SMALL, MACHINE)
+    short: str = ""  # the one that CI runs against it
+
+
+def changes(path: str, *pairs: tuple[str, str]) -> tuple[Change, ...]:
+    return tuple(Change(path, old, new) for old, new in pairs)
+
+
+CLAIM, RECORD, CLOSE = "outbox/claim.py", "outbox/record.py", "outbox/close.py"
+LOCKS, SENDER, FAILURE = "database/locks.py", "sender.py", "gateway/failure.py"
+
+# Binds stay in a weakened condition, or SQLAlchemy would complain instead of the tests.
+STILL_OPEN = "if (each.message_id, each.attempt) not in still_open:"
+ALL_OWN = ("elif _owns(message, run_id, each):", "elif True:")
+NO_STATUS = (
+    """        col(Message.status) == MessageStatus.SENDING.value,
+        col(Message.run_id) == bindparam("run"),
+""",
+    """        col(Message.id) + bindparam("run") > 0,
+""",
+)
+ANY_ATTEMPT = (
+    'col(Message.attempts) == bindparam("attempt"),',
+    'col(Message.id) + bindparam("attempt") > 0,',
+)
+CLOSED_AS = '.values(ended_at=now, outcome=Outcome.UNKNOWN.value, error="run died")'
+RELEASED = (CLOSED_AS, CLOSED_AS.replace("UNKNOWN", "RELEASED"))
+COUNTED = "mine.values(unknowns=col(Message.unknowns) + 1)"
+UNCOUNTED = (COUNTED, COUNTED.replace(" + 1", ""))
+LOST = 'return Answer(Outcome.UNKNOWN, word or "lost", status)'
+MAYBE_TAKEN = "MAYBE_TAKEN = (Outcome.SERVER, Outcome.UNKNOWN)"
+END = "col(Mailing.end_at) > now + GUARD,"
+TIME_LIMIT = ("min(self._settings.timeout, self._seconds_to(claimed.deadline))", "self._settings.timeout")
+
+THE_EIGHT = (
+    Mutant(
+        "no fence",
+        changes(RECORD, (STILL_OPEN, "if False:"), ALL_OWN, NO_STATUS, ANY_ATTEMPT),
+        short=TIME_OUTS,
+    ),
+    Mutant("no fence: around open attempts", changes(RECORD, ALL_OWN, NO_STATUS, ANY_ATTEMPT)),
+    Mutant(
+        "fence by owner only",
+        changes(
+            RECORD,
+            (STILL_OPEN, "if each.message_id not in {one for one, _ in still_open}:"),
+            ('        and message["attempts"] == verdict.attempt\n', ""),
+            ANY_ATTEMPT,
+        ),
+        short=TIME_OUTS,
+    ),
+    Mutant("recovery without unknown", changes(RECORD, RELEASED, UNCOUNTED), short=TIME_OUTS),
+    Mutant("recovery without unknown: the counter", changes(RECORD, UNCOUNTED)),
+    Mutant("recovery without unknown: the attempt", changes(RECORD, RELEASED)),
+    Mutant(
+        "recovery without unknown: left open",
+        changes(RECORD, (CLOSED_AS, ".values(run_id=col(Attempt.run_id))")),
+    ),
+    Mutant(
+        "time-out taken as temporary",
+        changes(
+            "decide.py",
+            ("from dataclasses import dataclass\n", "from dataclasses import dataclass, replace\n"),
+            (
+                "    match answer.outcome:\n",
+                """    if answer.outcome is Outcome.UNKNOWN:
+        answer = replace(answer, outcome=Outcome.TEMPORARY)
+    match answer.outcome:
+""",
+            ),
+        ),
+        short=TIME_OUTS,
+    ),
+    Mutant(
+        "time-out taken as temporary: in the gateway",
+        changes(FAILURE, (LOST, LOST.replace("UNKNOWN", "TEMPORARY"))),
+    ),
+    Mutant("time-out taken as not sent", changes(FAILURE, (LOST, LOST.replace("UNKNOWN", "NOT_SENT")))),
+    Mutant(
+        "expired hides unknown",
+        changes(CLOSE, ("in_doubt = connection.execute(unknown).rowcount", "in_doubt = 0 * hash(unknown)")),
+        short=TIME_OUTS,
+    ),
+    Mutant(
+        "expired hides unknown: a server error",
+        changes("models.py", (MAYBE_TAKEN, "MAYBE_TAKEN = (Outcome.UNKNOWN,)")),
+    ),
+    Mutant(
+        "expired hides unknown: a time-out",
+        changes("models.py", (MAYBE_TAKEN, "MAYBE_TAKEN = (Outcome.SERVER,)")),
+    ),
+    Mutant(
+        "a late OK is fenced",
+        changes(RECORD, ("late += [each] if each.outcome == Outcome.OK else []", "late += []")),
+        short=TIME_OUTS,
+    ),
+    Mutant(
+        "a late OK is fenced: by status",
+        changes(
+            RECORD,
+            (
+                "col(Message.status) != MessageStatus.SENT.value)",
+                'col(Message.status).in_(["pending", "sending"]))',
+            ),
+        ),
+    ),
+    Mutant("no end guard", changes(CLAIM, (END, "col(Mailing.end_at) > now,")), (MACHINE,), short=MACHINE),
+    Mutant("no end guard: no end", changes(CLAIM, (END, "col(Mailing.end_at) > col(Mailing.start_at),"))),
+    Mutant(
+        "no end guard: the window's",
+        changes(CLAIM, ("if closes_at > now + GUARD]", "if closes_at > now]")),
+        (MACHINE,),
+    ),
+    Mutant("no end guard: the request's time limit", changes(SENDER, TIME_LIMIT), (LATE,)),
+    Mutant(
+        "no end guard: before the request",  # the limit alone would hold it back
+        changes(SENDER, TIME_LIMIT, ("self._seconds_to(claimed.deadline) > 0 and ", "")),
+        (LATE,),
+    ),
+    Mutant(
+        "recovery of a living owner's row",
+        changes(RECORD, ("return [run_id for run_id in found if is_free(run_id)]", "return list(found)")),
+        short=TIME_OUTS,
+    ),
+    Mutant(
+        "recovery of a living owner's row: locks that say free",
+        changes(LOCKS, ("[0] == fcntl.F_UNLCK)", "[0] >= 0)")),
+        (MACHINE,),
+    ),
+    Mutant(
+        "recovery of a living owner's row: locks not taken",
+        changes(
+            LOCKS,
+            (
+                "F_OFD_SETLK, _flock(fcntl.F_WRLCK, run_id)",
+                "F_OFD_SETLK, _flock(fcntl.F_UNLCK, run_id)",
+            ),
+        ),
+        (MACHINE,),
+    ),
+    Mutant(
+        "recovery of a living owner's row: every open attempt",
+        changes(
+            RECORD,
+            (
+                """    orphans = select(col(Attempt.message_id)).where(
+        col(Attempt.run_id).in_(dead), col(Attempt.outcome).is_(None)
+    )""",
+                "    orphans = select(col(Attempt.message_id)).where(col(Attempt.outcome).is_(None))",
+            ),
+        ),
+    ),
+    Mutant(
+        "recovery of a living owner's row: a run without its lock",
+        changes(
+            "dispatch.py",
+            ("            self.locks.take(self.run_id)  # before anyone can see the run\n", ""),
+        ),
+        (LIVING,),
+    ),
+)
+
+MORE = (
+    Mutant(
+        "the attempt is not counted",
+        changes(CLAIM, ("attempts=col(Message.attempts) + 1,", "attempts=col(Message.attempts),")),
+    ),
+    Mutant(
+        "no attempt is opened", changes(CLAIM, ("    connection.execute(insert(Attempt), attempts)\n", ""))
+    ),
+    Mutant(
+        "a failure is not counted",
+        changes(RECORD, ('failures) + bindparam("failed"),', 'failures) + 0 * bindparam("failed"),')),
+    ),
+    Mutant(
+        "an unknown fate is not counted",
+        changes(RECORD, ('unknowns) + bindparam("in_doubt"),', 'unknowns) + 0 * bindparam("in_doubt"),')),
+    ),
+    Mutant(
+        "one unknown fate too many",
+        changes(RECORD, ("unknowns_forgiven) >= max_unknown", "unknowns_forgiven) > max_unknown")),
+    ),
+    Mutant(
+        "one failure too many",
+        changes("decide.py", ("failures + 1 >= limits.failures", "failures >= limits.failures")),
+        (MACHINE,),
+    ),
+    Mutant(
+        "what may be taken is called failed",
+        changes(
+            "decide.py",
+            ("MessageStatus.UNKNOWN if claimed.doubtful else MessageStatus.FAILED", "MessageStatus.FAILED"),
+        ),
+        (MACHINE,),
+    ),
+    Mutant(
+        "nothing is in doubt",
+        changes(CLAIM, ("    if not repeated:\n", "    if True:\n")),
+        (MACHINE,),
+    ),
+    Mutant(
+        "backoff is not kept",
+        changes(
+            CLAIM, ('col(Message.due_at) <= bindparam("now"', 'col(Message.created_at) <= bindparam("now"')
+        ),
+        (MACHINE,),
+    ),
+    Mutant(
+        "a paused mailing is claimed",
+        changes(CLAIM, ("            col(Mailing.paused_at).is_(None),\n", "")),
+        (MACHINE,),
+    ),
+    Mutant(
+        "a cancelled mailing is claimed",
+        changes(CLAIM, ("            col(Mailing.cancelled_at).is_(None),\n", "")),
+    ),
+    Mutant(
+        "a closed window is no obstacle",
+        changes(CLAIM, ("for name in names if window.is_open(name, now)]", "for name in names]")),
+        (MACHINE,),
+    ),
+    Mutant(
+        "the stop list is not asked",
+        changes(CLAIM, ("_cancel_unwanted(connection, list(starts)):", "_cancel_unwanted(connection, []):")),
+        (MACHINE,),
+    ),
+    Mutant(
+        "a repeat goes to the new phone",
+        changes(CLAIM, ("coalesce(col(Message.phone), _PHONE),", "coalesce(_PHONE, col(Message.phone)),")),
+        (MACHINE,),
+    ),
+    Mutant(
+        "a repeat says the new text",
+        changes(
+            CLAIM, ('func.coalesce(col(Message.wording_id), bindparam("wording")),', 'bindparam("wording"),')
+        ),
+        (MACHINE,),
+    ),
+    Mutant(
+        "a retry does not forgive",
+        changes(CLOSE, ("            unknowns_forgiven=col(Message.unknowns),\n", "")),
+    ),
+    Mutant(
+        "an operator's word has no row",
+        changes(
+            CLOSE, ("        connection.execute(insert(Resolution).values(row))\n", "        row.clear()\n")
+        ),
+    ),
+    Mutant(
+        "what comes back to a cancelled mailing waits for ever",
+        changes(CLOSE, ("_waits_where(_IS_CANCELLED), M", "_waits_where(_IS_CANCELLED) & ~true(), M")),
+    ),
+    Mutant(
+        "waiting messages keep the old zone",
+        changes(
+            CLOSE, ("        .values(timezone=zone)\n", "        .values(timezone=col(Message.timezone))\n")
+        ),
+        (MACHINE,),
+    ),
+    Mutant(
+        "the zone of a tried message changes",
+        changes(
+            CLOSE,
+            (
+                "            col(Message.attempts) == 0,\n            col(Message.timezone) != zone,\n",
+                "            col(Message.timezone) != zone,\n",
+            ),
+        ),
+        (MACHINE,),
+    ),
+    Mutant(
+        "a filter brings back what was cancelled otherwise",
+        changes(
+            CLOSE,
+            (
+                "        col(Message.reason) == reason,\n        col(Message.attempts) == 0,\n",
+                "        col(Message.attempts) == 0,\n",
+            ),
+        ),
+        (MACHINE,),
+    ),
+    Mutant(
+        "a restore forgets what was in flight",
+        changes(
+            "outbox/restore.py",
+            (
+                "orphans.values(unknowns=col(Message.unknowns) + 1)",
+                "orphans.values(unknowns=col(Message.unknowns))",
+            ),
+        ),
+        (MACHINE,),
+    ),
+)
+
+MUTANTS = {each.name: each for each in (*THE_EIGHT, *MORE)}
