@@ -491,6 +491,18 @@ def test_an_edit_of_the_filter_cancels_and_adds_and_says_so(three: Database, mai
     ]
 
 
+def test_a_wider_filter_brings_back_nobody_who_was_cancelled_for_another_reason(
+    three: Database, mailer: Mailer
+) -> None:
+    create(mailer, "--operator-code", "916", base=ALL[1:])
+    mailer("clients", "block", 2)
+    mailer("clients", "unblock", 2)
+    mailer("mailings", "pause", 1)
+    mailer("mailings", "edit", 1, "--all")
+    statement = "SELECT client_id, reason FROM message WHERE status = 'cancelled'"
+    assert values(three, statement) == [(2, "client blocked")]
+
+
 def test_a_dry_run_of_an_edit_tells_exactly_what_it_would_do_and_does_nothing(
     three: Database, mailer: Mailer
 ) -> None:
