@@ -6,6 +6,7 @@ from pathlib import Path
 SMALL = "tests/test_small_model.py"
 TIME_OUTS = f"{SMALL}::test_no_interleaving_breaks_a_promise[time-outs]"
 MACHINE = "tests/test_model.py"
+EDITS = "tests/test_mailings.py"
 LATE = "tests/test_late_requests.py"
 LIVING = "tests/test_faults.py::test_a_living_run_keeps_what_it_owns"
 
@@ -314,7 +315,7 @@ MORE = (
                 "        col(Message.attempts) == 0,\n",
             ),
         ),
-        (MACHINE,),
+        (EDITS,),
     ),
     Mutant(
         "a restore forgets what was in flight",
