@@ -37,7 +37,7 @@ class State:
         return self.busy_until is not None and self.busy_until > now
 
 
-_COLUMNS = (
+_STATE = select(
     col(GatewayState.faults),
     col(GatewayState.opened_at),
     col(GatewayState.busy_until),
@@ -47,7 +47,7 @@ _COLUMNS = (
 
 
 def read(connection: Connection) -> State:
-    return State(**connection.execute(select(*_COLUMNS)).mappings().one())
+    return State(**connection.execute(_STATE).mappings().one())
 
 
 def note(connection: Connection, answers: Iterable[Answer], now: datetime) -> State:

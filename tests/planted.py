@@ -58,8 +58,8 @@ NO_STATUS = (
 """,
 )
 ANY_ATTEMPT = (
-    'col(Message.attempts) == bindparam("attempt"),',
-    'col(Message.id) + bindparam("attempt") > 0,',
+    'col(Message.attempts) == _GIVEN["attempt"],',
+    'col(Message.id) + _GIVEN["attempt"] > 0,',
 )
 CLOSED_AS = '.values(ended_at=now, outcome=Outcome.UNKNOWN.value, error="run died")'
 RELEASED = (CLOSED_AS, CLOSED_AS.replace("UNKNOWN", "RELEASED"))
@@ -67,7 +67,7 @@ COUNTED = "mine.values(unknowns=col(Message.unknowns) + 1)"
 UNCOUNTED = (COUNTED, COUNTED.replace(" + 1", ""))
 LOST = 'return Answer(Outcome.UNKNOWN, word or "lost", status)'
 MAYBE_TAKEN = "MAYBE_TAKEN = (Outcome.SERVER, Outcome.UNKNOWN)"
-END = "col(Mailing.end_at) > now + GUARD,"
+END = '{"earliest_end": now + GUARD,'
 TIME_LIMIT = ("min(self._settings.timeout, self._seconds_to(claimed.deadline))", "self._settings.timeout")
 
 THE_EIGHT = (
@@ -142,8 +142,8 @@ THE_EIGHT = (
             ),
         ),
     ),
-    Mutant("no end guard", changes(CLAIM, (END, "col(Mailing.end_at) > now,")), (MACHINE,), short=MACHINE),
-    Mutant("no end guard: no end", changes(CLAIM, (END, "col(Mailing.end_at) > col(Mailing.start_at),"))),
+    Mutant("no end guard", changes(CLAIM, (END, '{"earliest_end": now,')), (MACHINE,), short=MACHINE),
+    Mutant("no end guard: no end", changes(CLAIM, (END, '{"earliest_end": now - 9999 * GUARD,'))),
     Mutant(
         "no end guard: the window's",
         changes(CLAIM, ("if closes_at > now + GUARD]", "if closes_at > now]")),
@@ -204,15 +204,16 @@ MORE = (
         changes(CLAIM, ("attempts=col(Message.attempts) + 1,", "attempts=col(Message.attempts),")),
     ),
     Mutant(
-        "no attempt is opened", changes(CLAIM, ("    connection.execute(insert(Attempt), attempts)\n", ""))
+        "no attempt is opened",
+        changes(CLAIM, ('    connection.execute(_OPEN, {"ids": ids, "run": run_id, "now": now})\n', "")),
     ),
     Mutant(
         "a failure is not counted",
-        changes(RECORD, ('failures) + bindparam("failed"),', 'failures) + 0 * bindparam("failed"),')),
+        changes(RECORD, ('failures) + _GIVEN["failed"],', 'failures) + 0 * _GIVEN["failed"],')),
     ),
     Mutant(
         "an unknown fate is not counted",
-        changes(RECORD, ('unknowns) + bindparam("in_doubt"),', 'unknowns) + 0 * bindparam("in_doubt"),')),
+        changes(RECORD, ('unknowns) + _GIVEN["in_doubt"],', 'unknowns) + 0 * _GIVEN["in_doubt"],')),
     ),
     Mutant(
         "one unknown fate too many",
@@ -245,12 +246,12 @@ MORE = (
     ),
     Mutant(
         "a paused mailing is claimed",
-        changes(CLAIM, ("            col(Mailing.paused_at).is_(None),\n", "")),
+        changes(CLAIM, ("        col(Mailing.paused_at).is_(None),\n", "")),
         (MACHINE,),
     ),
     Mutant(
         "a cancelled mailing is claimed",
-        changes(CLAIM, ("            col(Mailing.cancelled_at).is_(None),\n", "")),
+        changes(CLAIM, ("        col(Mailing.cancelled_at).is_(None),\n", "")),
     ),
     Mutant(
         "a closed window is no obstacle",

@@ -9,10 +9,24 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, bindparam, exists, func, insert, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Row,
+    RowMapping,
+    Select,
+    bindparam,
+    exists,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlmodel import col
 from sqlmodel.sql.sqltypes import UTCDateTime
 
+from mailer_cli.database.rows import numbers, packed_numbers
 from mailer_cli.models import (
     Attempt,
     Block,
@@ -133,35 +147,38 @@ def waiting(connection: Connection, now: datetime, only: int | None = None) -> l
 
 def _running(connection: Connection, demand: Demand, now: datetime) -> Sequence[RowMapping]:
     """Mailings that may be sent now, with how many of their messages wait."""
-    statement: Select[*tuple[Any, ...]] = (
-        select(
-            col(Mailing.id),
-            col(Mailing.priority),
-            col(Mailing.end_at),
-            col(Mailing.window_from),
-            col(Mailing.window_to),
-            col(Mailing.rate),
-            col(Mailing.next_free_at),
-            col(Mailing.wording_id),
-            col(Tally.messages).label("waiting"),
-        )
-        .join(Tally, (col(Tally.mailing_id) == col(Mailing.id)) & (col(Tally.status) == "pending"))
-        .where(
-            col(Mailing.fixed_at).is_not(None),
-            col(Mailing.paused_at).is_(None),
-            col(Mailing.cancelled_at).is_(None),
-            col(Mailing.removed_at).is_(None),
-            col(Mailing.end_at) > now + GUARD,
-        )
-        .order_by(col(Mailing.priority).desc(), col(Mailing.id))
+    found = connection.execute(_RUNNING, {"earliest_end": now + GUARD, "only": demand.only})
+    return found.mappings().all()
+
+
+_RUNNING: Select[*tuple[Any, ...]] = (
+    select(
+        col(Mailing.id),
+        col(Mailing.priority),
+        col(Mailing.end_at),
+        col(Mailing.window_from),
+        col(Mailing.window_to),
+        col(Mailing.rate),
+        col(Mailing.next_free_at),
+        col(Mailing.wording_id),
+        col(Tally.messages).label("waiting"),
     )
-    if demand.only is not None:
-        statement = statement.where(col(Mailing.id) == demand.only)
-    return connection.execute(statement).mappings().all()
+    .join(Tally, (col(Tally.mailing_id) == col(Mailing.id)) & (col(Tally.status) == "pending"))
+    .where(
+        col(Mailing.fixed_at).is_not(None),
+        col(Mailing.paused_at).is_(None),
+        col(Mailing.cancelled_at).is_(None),
+        col(Mailing.removed_at).is_(None),
+        col(Mailing.end_at) > bindparam("earliest_end", type_=UTCDateTime()),
+        col(Mailing.id) == func.coalesce(bindparam("only"), col(Mailing.id)),
+    )
+    .order_by(col(Mailing.priority).desc(), col(Mailing.id))
+)
+_NEXT_FREE_AT = select(col(GatewayState.next_free_at))
 
 
 def _next_free_at(connection: Connection) -> datetime | None:
-    return connection.execute(select(col(GatewayState.next_free_at))).scalar_one()
+    return connection.execute(_NEXT_FREE_AT).scalar_one()
 
 
 def _go_round(
@@ -268,22 +285,19 @@ def _take(
         del starts[message_id]
     if not starts:
         return []
-    rows = connection.execute(_TAKE, {"ids": list(starts), "run": run_id, "wording": turn.row["wording_id"]})
-    taken = rows.mappings().all()
-    attempts = [
-        {"message_id": row["id"], "number": row["attempts"], "run_id": run_id, "started_at": now}
-        for row in taken
-    ]
-    connection.execute(insert(Attempt), attempts)
-    _remember(connection, texts, {row["wording_id"] for row in taken})
-    in_doubt = _in_doubt(connection, [row["id"] for row in taken if row["attempts"] > 1])
+    ids = packed_numbers(starts)
+    rows = connection.execute(_TAKE, {"ids": ids, "run": run_id, "wording": turn.row["wording_id"]})
+    taken = rows.all()
+    connection.execute(_OPEN, {"ids": ids, "run": run_id, "now": now})
+    _remember(connection, texts, {row.wording_id for row in taken})
+    in_doubt = _in_doubt(connection, [row.id for row in taken if row.attempts > 1])
     return [_claimed(row, turn, starts, texts, in_doubt, now) for row in taken]
 
 
 _PHONE = select(col(Client.phone)).where(col(Client.id) == col(Message.client_id)).scalar_subquery()
 _TAKE = (
     update(Message)
-    .where(col(Message.id).in_(bindparam("ids", expanding=True)), PENDING)
+    .where(col(Message.id).in_(numbers("ids")), PENDING)
     .values(
         status=MessageStatus.SENDING.value,
         run_id=bindparam("run"),
@@ -303,11 +317,24 @@ _TAKE = (
         (col(Message.unknowns) - col(Message.unknowns_forgiven)).label("unknowns"),
     )
 )
+_OPEN = insert(Attempt).from_select(
+    ["message_id", "number", "run_id", "started_at"],
+    select(
+        col(Message.id),
+        col(Message.attempts),
+        bindparam("run", type_=BigInteger()),
+        bindparam("now", type_=UTCDateTime()),
+    ).where(
+        col(Message.id).in_(numbers("ids")),
+        col(Message.status) == MessageStatus.SENDING.value,
+        col(Message.run_id) == bindparam("run"),
+    ),
+)
 _UNWANTED = (
     select(col(Message.id), col(Client.removed_at))
     .join(Client, col(Client.id) == col(Message.client_id))
     .where(
-        col(Message.id).in_(bindparam("ids", expanding=True)),
+        col(Message.id).in_(numbers("ids")),
         col(Client.removed_at).is_not(None)
         | exists().where(col(Block.phone) == func.coalesce(col(Message.phone), col(Client.phone))),
     )
@@ -319,7 +346,7 @@ def _cancel_unwanted(connection: Connection, ids: Sequence[int]) -> list[int]:
 
     It waited in flight when that was said, and has come back.
     """
-    found = connection.execute(_UNWANTED, {"ids": ids}).all() if ids else []
+    found = connection.execute(_UNWANTED, {"ids": packed_numbers(ids)}).all() if ids else []
     removed = [row.id for row in found if row.removed_at is not None]
     blocked = [row.id for row in found if row.removed_at is None]
     for which, reason in ((removed, "client removed"), (blocked, "client blocked")):
@@ -343,7 +370,7 @@ def _in_doubt(connection: Connection, repeated: Sequence[int]) -> frozenset[int]
 
 
 def _claimed(
-    row: RowMapping,
+    row: Row[*tuple[Any, ...]],
     turn: _Turn,
     starts: dict[int, datetime],
     texts: dict[int, str],
@@ -352,17 +379,17 @@ def _claimed(
 ) -> Claimed:
     end_at, window = turn.row["end_at"], turn.window
     return Claimed(
-        message_id=row["id"],
-        mailing_id=row["mailing_id"],
-        client_id=row["client_id"],
-        phone=row["phone"],
-        text=texts[row["wording_id"]],
-        attempt=row["attempts"],
-        failures=row["failures"],
-        unknowns=row["unknowns"],
-        doubtful=row["id"] in in_doubt,
-        start_at=starts[row["id"]],
-        deadline=min(end_at, window.closes_at(row["timezone"], now)) if window else end_at,
+        message_id=row.id,
+        mailing_id=row.mailing_id,
+        client_id=row.client_id,
+        phone=row.phone,
+        text=texts[row.wording_id],
+        attempt=row.attempts,
+        failures=row.failures,
+        unknowns=row.unknowns,
+        doubtful=row.id in in_doubt,
+        start_at=starts[row.id],
+        deadline=min(end_at, window.closes_at(row.timezone, now)) if window else end_at,
         end_at=end_at,
         rate=turn.pace.rate,
     )

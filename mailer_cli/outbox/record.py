@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
 from sqlmodel import col
-from sqlmodel.sql.sqltypes import UTCDateTime
 
+from mailer_cli.database.rows import columns, numbers, packed, packed_numbers, stored
 from mailer_cli.models import FAILURES, UNKNOWNS, Attempt, Message, MessageStatus, Outcome, Run
 
 
@@ -40,7 +40,7 @@ def record(connection: Connection, run_id: int, verdicts: Sequence[Verdict]) -> 
     """
     if not verdicts:
         return []
-    ids = [each.message_id for each in verdicts]
+    ids = packed_numbers(each.message_id for each in verdicts)
     messages = _messages(connection, ids)
     still_open = _open_attempts(connection, ids)
     owned, late, stray = [], [], []
@@ -52,24 +52,24 @@ def record(connection: Connection, run_id: int, verdicts: Sequence[Verdict]) -> 
             owned.append(each)
         else:
             stray.append(each)
-    _settle(connection, run_id, owned)
-    _close_attempts(connection, [*owned, *stray])
+    _settle(connection, run_id, owned, stray)
     return owned + _accept_strays(connection, stray, messages) + _accept_late(connection, late, messages)
 
 
-def _messages(connection: Connection, ids: Sequence[int]) -> dict[int, RowMapping]:
-    columns = (col(Message.id), col(Message.status), col(Message.run_id), col(Message.attempts))
-    rows = connection.execute(
-        select(*columns).where(col(Message.id).in_(bindparam("ids", expanding=True))), {"ids": ids}
-    )
-    return {row["id"]: row for row in rows.mappings()}
+_MESSAGES = select(col(Message.id), col(Message.status), col(Message.run_id), col(Message.attempts)).where(
+    col(Message.id).in_(numbers("ids"))
+)
+_OPEN = select(col(Attempt.message_id), col(Attempt.number)).where(
+    col(Attempt.message_id).in_(numbers("ids")), col(Attempt.outcome).is_(None)
+)
 
 
-def _open_attempts(connection: Connection, ids: Sequence[int]) -> set[tuple[int, int]]:
-    statement = select(col(Attempt.message_id), col(Attempt.number)).where(
-        col(Attempt.message_id).in_(bindparam("ids", expanding=True)), col(Attempt.outcome).is_(None)
-    )
-    return {(row.message_id, row.number) for row in connection.execute(statement, {"ids": ids})}
+def _messages(connection: Connection, ids: str) -> dict[int, RowMapping]:
+    return {row["id"]: row for row in connection.execute(_MESSAGES, {"ids": ids}).mappings()}
+
+
+def _open_attempts(connection: Connection, ids: str) -> set[tuple[int, int]]:
+    return {(row.message_id, row.number) for row in connection.execute(_OPEN, {"ids": ids})}
 
 
 def _owns(message: RowMapping, run_id: int, verdict: Verdict) -> bool:
@@ -80,77 +80,72 @@ def _owns(message: RowMapping, run_id: int, verdict: Verdict) -> bool:
     )
 
 
+_GIVEN = columns(
+    "message", "attempt", "status", "reason", "due", "sent", "failed", "in_doubt",
+    "ended", "outcome", "http_status", "code", "error",
+)  # fmt: skip
 _SETTLE = (
     update(Message)
     .where(
-        col(Message.id) == bindparam("message"),
+        col(Message.id) == _GIVEN["message"],
         col(Message.status) == MessageStatus.SENDING.value,
         col(Message.run_id) == bindparam("run"),
-        col(Message.attempts) == bindparam("attempt"),
+        col(Message.attempts) == _GIVEN["attempt"],
     )
     .values(
-        status=bindparam("new_status"),
-        reason=bindparam("new_reason"),
+        status=_GIVEN["status"],
+        reason=_GIVEN["reason"],
         run_id=None,
-        due_at=bindparam("due", type_=UTCDateTime()),
-        sent_at=bindparam("sent", type_=UTCDateTime()),
-        failures=col(Message.failures) + bindparam("failed"),
-        unknowns=col(Message.unknowns) + bindparam("in_doubt"),
+        due_at=_GIVEN["due"],
+        sent_at=_GIVEN["sent"],
+        failures=col(Message.failures) + _GIVEN["failed"],
+        unknowns=col(Message.unknowns) + _GIVEN["in_doubt"],
     )
 )
-
-
-def _settle(connection: Connection, run_id: int, verdicts: Iterable[Verdict]) -> None:
-    rows = [
-        {
-            "message": each.message_id,
-            "run": run_id,
-            "attempt": each.attempt,
-            "new_status": each.status.value,
-            "new_reason": each.reason,
-            "due": each.due_at,
-            "sent": each.ended_at if each.status == MessageStatus.SENT else None,
-            "failed": int(each.outcome in FAILURES),
-            "in_doubt": int(each.outcome in UNKNOWNS),
-        }
-        for each in verdicts
-    ]
-    if rows:
-        connection.execute(_SETTLE, rows)
-
-
 _CLOSE = (
     update(Attempt)
     .where(
-        col(Attempt.message_id) == bindparam("message"),
-        col(Attempt.number) == bindparam("attempt"),
+        col(Attempt.message_id) == _GIVEN["message"],
+        col(Attempt.number) == _GIVEN["attempt"],
         col(Attempt.outcome).is_(None),
     )
     .values(
-        ended_at=bindparam("ended", type_=UTCDateTime()),
-        outcome=bindparam("came_to"),
-        http_status=bindparam("answer_status"),
-        code=bindparam("answer_code"),
-        error=bindparam("what"),
+        ended_at=_GIVEN["ended"],
+        outcome=_GIVEN["outcome"],
+        http_status=_GIVEN["http_status"],
+        code=_GIVEN["code"],
+        error=_GIVEN["error"],
     )
 )
 
 
-def _close_attempts(connection: Connection, verdicts: Iterable[Verdict]) -> None:
-    rows = [
-        {
-            "message": each.message_id,
-            "attempt": each.attempt,
-            "ended": each.ended_at,
-            "came_to": each.outcome.value,
-            "answer_status": each.http_status,
-            "answer_code": each.code,
-            "what": each.error,
-        }
-        for each in verdicts
-    ]
-    if rows:
-        connection.execute(_CLOSE, rows)
+def _row(verdict: Verdict) -> Sequence[str | int | None]:
+    """As in `_GIVEN`."""
+    ended = stored(verdict.ended_at)
+    return (
+        verdict.message_id,
+        verdict.attempt,
+        verdict.status.value,
+        verdict.reason,
+        stored(verdict.due_at),
+        ended if verdict.status == MessageStatus.SENT else None,
+        int(verdict.outcome in FAILURES),
+        int(verdict.outcome in UNKNOWNS),
+        ended,
+        verdict.outcome.value,
+        verdict.http_status,
+        verdict.code,
+        verdict.error,
+    )
+
+
+def _settle(connection: Connection, run_id: int, owned: Sequence[Verdict], stray: Sequence[Verdict]) -> None:
+    """The messages that the run owns get their status, and all these attempts are over."""
+    rows = packed(map(_row, owned))
+    if owned:
+        connection.execute(_SETTLE, {"rows": rows, "run": run_id})
+    if owned or stray:
+        connection.execute(_CLOSE, {"rows": packed(map(_row, [*owned, *stray])) if stray else rows})
 
 
 def _accept_strays(
