@@ -177,13 +177,15 @@ class Process:
     imports; with `fresh` it is an interpreter of its own, as cron starts it.
     """
 
-    def __init__(self, lab: "Lab", name: str, arguments: Sequence[str]) -> None:
+    def __init__(
+        self, lab: "Lab", name: str, arguments: Sequence[str], prepare: Callable[[], object] | None = None
+    ) -> None:
         self.out = lab.folder / f"{name}.out"
         self.err = lab.folder / f"{name}.err"
         self.was_killed = False
         self.may_show_phones = False
         self._child = multiprocessing.get_context("fork").Process(
-            target=_become, args=(lab, self.out, self.err, arguments)
+            target=_become, args=(lab, self.out, self.err, arguments, prepare)
         )
         self._child.start()
         self.pid = self._child.pid or 0
@@ -211,11 +213,15 @@ class Process:
         if code is None:
             self.kill()
             raise TimeoutError(f"a process took more than {seconds} s")
+        self.was_killed |= code == -signal.SIGKILL
         return Ran(code, self.out.read_text(), self.err.read_text())
 
 
-def _become(lab: "Lab", out: Path, err: Path, arguments: Sequence[str]) -> None:
-    """Make this fork the program: its folder, environment and output, and nothing of ours."""
+def _become(
+    lab: "Lab", out: Path, err: Path, arguments: Sequence[str], prepare: Callable[[], object] | None
+) -> None:
+    """Make this fork the program: its folder, environment and output, and nothing of ours but what `prepare`
+    does to it."""
     os.setsid()
     os.chdir(lab.folder)
     os.environ.clear()
@@ -226,6 +232,8 @@ def _become(lab: "Lab", out: Path, err: Path, arguments: Sequence[str]) -> None:
         os.execv(sys.executable, [sys.executable, "-m", "mailer_cli", *arguments])
     time.tzset()
     sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8") for number in (1, 2))
+    if prepare is not None:
+        prepare()
     code = main(arguments)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -411,9 +419,11 @@ class Lab:
 
     # Runs
 
-    def start(self, *options: str, as_json: bool = True) -> Process:
-        """Start `mailer dispatch` as a process."""
-        return self._launch("dispatch", ["dispatch", *(["--json"] if as_json else []), *options])
+    def start(
+        self, *options: str, as_json: bool = True, prepare: Callable[[], object] | None = None
+    ) -> Process:
+        """Start `mailer dispatch` as a process; `prepare` is done in it before the program begins."""
+        return self._launch("dispatch", ["dispatch", *(["--json"] if as_json else []), *options], prepare)
 
     def run(
         self, *options: str, code: int | None = 0, as_json: bool = True, seconds: float = PATIENCE
@@ -423,11 +433,15 @@ class Lab:
         assert code is None or ran.code == code, ran
         return ran
 
-    def command(self, *arguments: str, code: int = 0) -> Ran:
-        """Any other command, as JSON."""
-        process = self._launch("command", [*arguments, "--json"])
+    def start_command(self, *arguments: str, prepare: Callable[[], object] | None = None) -> Process:
+        """Start any other command, its result as JSON."""
+        process = self._launch("command", [*arguments, "--json"], prepare)
         process.may_show_phones = True  # a result is what the operator has asked for
-        ran = process.wait()
+        return process
+
+    def command(self, *arguments: str, code: int = 0) -> Ran:
+        """One whole command."""
+        ran = self.start_command(*arguments).wait()
         assert ran.code == code, ran
         return ran
 
@@ -476,8 +490,10 @@ class Lab:
         )
         return dispatch.run(open_database(settings), settings, world, only)
 
-    def _launch(self, kind: str, arguments: Sequence[str]) -> Process:
-        process = Process(self, f"{kind}-{self._number(kind)}", arguments)
+    def _launch(
+        self, kind: str, arguments: Sequence[str], prepare: Callable[[], object] | None = None
+    ) -> Process:
+        process = Process(self, f"{kind}-{self._number(kind)}", arguments, prepare)
         self.processes.append(process)
         return process
 
