@@ -3,9 +3,11 @@
 import asyncio
 import ssl
 from functools import partial
+from typing import Any
 
 import aiohttp
 import httpx
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from httpx_aiohttp import AiohttpTransport
@@ -39,8 +41,26 @@ def open_transport(url: str, concurrency: int, proxy: str | None) -> httpx.Async
     return AiohttpTransport(verify=trust, trust_env=False, client=session)
 
 
+class _Protocol(ResponseHandler):
+    """A connection whose end is the end of the body on it.
+
+    aiohttp closes a connection with a broken chunk on it, and lets the reader of the body wait.
+    """
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        body = self._payload
+        super().connection_lost(exc)
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(aiohttp.ClientPayloadError("the connection was closed within the body"))
+
+
 class _Connector(aiohttp.TCPConnector):
     """Connections that carry neither an old answer into a new request nor an old request past its end."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        protocol: type[ResponseHandler] = _Protocol
+        self._factory = partial(protocol, loop=self._loop)
 
     async def connect(
         self,
