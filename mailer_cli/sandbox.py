@@ -5,6 +5,7 @@ out; a message was accepted by the gateway when a line with its id says so.
 """
 
 import asyncio
+import gzip
 import ipaddress
 import json
 import logging
@@ -23,7 +24,7 @@ from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
-STATUSES = (400, 401, 403, 404, 413, 422, 429, 500, 502, 503, 504)
+STATUSES = (400, 401, 403, 404, 405, 408, 413, 422, 425, 429, 500, 502, 503, 504)
 BODIES = {
     "garbage": b"<html>It works!</html>",
     "foreign": b'[{"code": 0}]',
@@ -31,8 +32,14 @@ BODIES = {
     "wrong-code": b'{"code": 1, "message": "the subscriber is away"}',
 }
 OK = b'{"code":0,"message":"OK"}'
-TAKEN = ("slow", "taken-500", "taken-hang", "taken-reset")
-KINDS = ("hang", "slow", "reset", "disconnect", *BODIES, *map(str, STATUSES), "redirect", *TAKEN[1:])
+PACKED = gzip.compress(OK)
+TWICE = (b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(OK) + OK) * 2
+TAKEN = ("slow", "taken-500", "taken-hang", "taken-reset", "taken-204", "taken-gzip", "taken-twice")
+BAD_CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nsomething\r\n" + OK
+KINDS = (
+    *("hang", "slow", "reset", "disconnect", "bad-chunks", *BODIES),
+    *(*map(str, STATUSES), "redirect", *TAKEN[1:]),
+)
 
 PATH = re.compile(r"(?:/v1)?/send/(-?[0-9]{1,19})/?")
 JWT = re.compile(r"Bearer [^.\s]+\.[^.\s]+\.[^.\s]*")
@@ -50,6 +57,7 @@ class Faults:
     latency: tuple[float, float] = (0.0, 0.0)
     rates: Mapping[str, float] = field(default_factory=dict)
     outages: tuple[tuple[float, float], ...] = ()
+    retry_after: int = 1  # seconds that 429 asks for
 
     def __post_init__(self) -> None:
         unknown = sorted(self.rates.keys() - set(KINDS))
@@ -69,7 +77,9 @@ class Faults:
         return None
 
 
-def parse_faults(faults: Iterable[str] = (), latency: str = "0", outages: Iterable[str] = ()) -> Faults:
+def parse_faults(
+    faults: Iterable[str] = (), latency: str = "0", outages: Iterable[str] = (), retry_after: int = 1
+) -> Faults:
     """Faults as they are written: `KIND=RATE`, `A` or `A-B` seconds, `START+SECONDS`.
 
     Raises: ValueError with what is allowed.
@@ -85,9 +95,8 @@ def parse_faults(faults: Iterable[str] = (), latency: str = "0", outages: Iterab
         start, _, seconds = outage.partition("+")
         wrong = f"an outage is START+SECONDS, not {outage!r}"
         times.append((_number(start, wrong), _number(seconds, wrong)))
-    return Faults(
-        (wait, _number(most or least, f"latency is in seconds, not {latency!r}")), rates, tuple(times)
-    )
+    span = (wait, _number(most or least, f"latency is in seconds, not {latency!r}"))
+    return Faults(span, rates, tuple(times), retry_after)
 
 
 def _number(text: str, wrong: str) -> float:
@@ -198,6 +207,8 @@ class _Sandbox:
             await asyncio.sleep(least if least == most else self._random.uniform(least, most))
         if seen.status != 200:
             return _refusal(seen.status)
+        if kind == "429":
+            return _refusal(429, {"Retry-After": f"{self._faults.retry_after}"})
         return _json(OK) if kind is None else await _misbehave(request, kind.removeprefix("taken-"))
 
     def _knows(self, authorization: str) -> bool:
@@ -277,11 +288,26 @@ async def _misbehave(request: web.BaseRequest, kind: str) -> web.StreamResponse:
             return web.Response(status=302, headers={"Location": "/v1/elsewhere"})
         case _ if kind in BODIES:
             return _json(BODIES[kind])
-        case "429":
-            return _refusal(429, {"Retry-After": "1"})
+        case "204":
+            return web.Response(status=204)
+        case "gzip":
+            return web.Response(
+                body=PACKED, headers={"Content-Encoding": "gzip"}, content_type="application/json"
+            )
+        case "twice":
+            await _say(request, TWICE)
+        case "bad-chunks":
+            await _say(request, BAD_CHUNKS)
         case _:
             return _refusal(int(kind))
     return web.Response()  # nobody is there to get it
+
+
+async def _say(request: web.BaseRequest, raw: bytes) -> None:
+    """Bytes that no server of sense would send, in one piece; the client is left to end it."""
+    if request.transport is not None:
+        request.transport.write(raw)
+        await asyncio.Event().wait()
 
 
 async def _drip(request: web.BaseRequest, body: bytes) -> web.StreamResponse:

@@ -192,8 +192,8 @@ def test_it_serves_this_computer_alone(host: str) -> None:
 # --- the faults
 
 
-async def sent(port: int, limit: float = 0.4) -> Answer:
-    gate = Gateway(
+def opened(port: int) -> Gateway:
+    return Gateway(
         f"http://127.0.0.1:{port}/v1/send",
         TOKEN,
         timeout=9,
@@ -201,7 +201,10 @@ async def sent(port: int, limit: float = 0.4) -> Answer:
         clock=lambda: NOW,
         random=lambda: 0.5,
     )
-    async with gate:
+
+
+async def sent(port: int, limit: float = 0.4) -> Answer:
+    async with opened(port) as gate:
         return await gate.send(7, 79161234567, "привет", limit=limit)
 
 
@@ -210,6 +213,7 @@ SEEN = {
     "slow": (Outcome.UNKNOWN, "read timeout", True),
     "reset": (Outcome.UNKNOWN, "reset", False),
     "disconnect": (Outcome.UNKNOWN, "disconnected", False),
+    "bad-chunks": (Outcome.UNKNOWN, "broken answer", False),
     "garbage": (Outcome.UNKNOWN, "broken body", False),
     "foreign": (Outcome.UNKNOWN, "foreign body", False),
     "huge": (Outcome.UNKNOWN, "oversized body", False),
@@ -218,8 +222,11 @@ SEEN = {
     "401": (Outcome.CONFIG, "http 401", False),
     "403": (Outcome.CONFIG, "http 403", False),
     "404": (Outcome.CONFIG, "http 404", False),
+    "405": (Outcome.CONFIG, "http 405", False),
+    "408": (Outcome.BUSY, "http 408", False),
     "413": (Outcome.REJECTED, "http 413", False),
     "422": (Outcome.REJECTED, "http 422", False),
+    "425": (Outcome.BUSY, "http 425", False),
     "429": (Outcome.BUSY, "http 429", False),
     "redirect": (Outcome.CONFIG, "redirect", False),
     "500": (Outcome.SERVER, "http 500", False),
@@ -229,6 +236,9 @@ SEEN = {
     "taken-500": (Outcome.SERVER, "http 500", True),
     "taken-hang": (Outcome.UNKNOWN, "read timeout", True),
     "taken-reset": (Outcome.UNKNOWN, "reset", True),
+    "taken-204": (Outcome.UNKNOWN, "broken body", True),
+    "taken-gzip": (Outcome.UNKNOWN, "foreign body", True),
+    "taken-twice": (Outcome.OK, None, True),
 }
 
 
@@ -257,6 +267,25 @@ def test_every_kind_has_its_test() -> None:
 def test_a_slow_body_comes_whole_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "DRIP", 0.001)
     assert answered(post(MESSAGE), only("slow")) == (200, b'{"code":0,"message":"OK"}')
+
+
+def test_a_busy_one_asks_for_as_many_seconds_as_it_is_told() -> None:
+    async def test() -> Answer:
+        async with listening(parse_faults(["429=1"], retry_after=0)) as port:
+            return await sent(port)
+
+    assert run(test()).retry_after == 0
+
+
+def test_a_second_answer_is_in_the_way_of_no_other_message(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+
+    async def test() -> list[Answer]:
+        async with listening(only("taken-twice"), ledger=ledger) as port, opened(port) as gate:
+            return [await gate.send(number, 79161234567, "x", limit=0.4) for number in (1, 2)]
+
+    assert [found.outcome for found in run(test())] == [Outcome.OK, Outcome.OK]
+    assert [(line["id"], line["connection"]) for line in lines_of(ledger)] == [(1, 1), (2, 2)]
 
 
 def test_what_is_no_message_is_refused_whatever_the_faults() -> None:

@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
         outage: Annotated[
             list[str] | None, typer.Option(metavar="START+SECONDS", help="When connections are refused.")
         ] = None,
+        retry_after: Annotated[int, typer.Option(min=0, metavar="S", help="Seconds that 429 asks for.")] = 1,
         token: Annotated[str | None, typer.Option(help="The only token it takes; else any JWT.")] = None,
         ledger: Annotated[
             Path | None, typer.Option(metavar="FILE", help="A JSON line for each request.")
@@ -38,8 +39,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """A gateway to try things on: loopback only, true to the real one's interface, faulty on request.
 
-        Faults: hang slow reset disconnect garbage foreign huge wrong-code redirect taken-500 taken-hang
-        taken-reset, and the statuses 400 401 403 404 413 422 429 500 502 503 504. Ends with Ctrl-C.
+        Faults: hang slow reset disconnect bad-chunks garbage foreign huge wrong-code redirect, taken-500
+        taken-hang taken-reset taken-204 taken-gzip taken-twice, and the statuses 400 401 403 404 405 408 413
+        422 425 429 500 502 503 504. Ends with Ctrl-C.
         """
         import asyncio
         import random
@@ -48,7 +50,7 @@ def register(app: typer.Typer) -> None:
         from mailer_cli import sandbox as server
 
         try:
-            faults = server.parse_faults(fault or (), latency, outage or ())
+            faults = server.parse_faults(fault or (), latency, outage or (), retry_after)
         except ValueError as error:
             raise Invalid(str(error), "mailer sandbox --help") from error
 
