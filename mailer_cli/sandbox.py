@@ -25,6 +25,7 @@ from weakref import WeakKeyDictionary
 from aiohttp import web
 
 STATUSES = (400, 401, 403, 404, 405, 408, 413, 422, 425, 429, 500, 502, 503, 504)
+BUSY = ("408", "425", "429", "503")
 BODIES = {
     "garbage": b"<html>It works!</html>",
     "foreign": b'[{"code": 0}]',
@@ -57,7 +58,7 @@ class Faults:
     latency: tuple[float, float] = (0.0, 0.0)
     rates: Mapping[str, float] = field(default_factory=dict)
     outages: tuple[tuple[float, float], ...] = ()
-    retry_after: int = 1  # seconds that 429 asks for
+    retry_after: int | None = None  # seconds that busy answers ask for; None: 429 alone asks, for 1
 
     def __post_init__(self) -> None:
         unknown = sorted(self.rates.keys() - set(KINDS))
@@ -78,7 +79,10 @@ class Faults:
 
 
 def parse_faults(
-    faults: Iterable[str] = (), latency: str = "0", outages: Iterable[str] = (), retry_after: int = 1
+    faults: Iterable[str] = (),
+    latency: str = "0",
+    outages: Iterable[str] = (),
+    retry_after: int | None = None,
 ) -> Faults:
     """Faults as they are written: `KIND=RATE`, `A` or `A-B` seconds, `START+SECONDS`.
 
@@ -207,8 +211,11 @@ class _Sandbox:
             await asyncio.sleep(least if least == most else self._random.uniform(least, most))
         if seen.status != 200:
             return _refusal(seen.status)
-        if kind == "429":
-            return _refusal(429, {"Retry-After": f"{self._faults.retry_after}"})
+        if kind in BUSY:
+            seconds = self._faults.retry_after
+            if kind == "429" and seconds is None:
+                seconds = 1
+            return _refusal(int(kind), {} if seconds is None else {"Retry-After": str(seconds)})
         return _json(OK) if kind is None else await _misbehave(request, kind.removeprefix("taken-"))
 
     def _knows(self, authorization: str) -> bool:

@@ -44,7 +44,7 @@ from mailer_cli import dispatch, sandbox
 from mailer_cli.cli import main
 from mailer_cli.database import Database, create_database, open_database
 from mailer_cli.logs import open_log
-from mailer_cli.models import Client, Mailing, MessageStatus, Wording
+from mailer_cli.models import Client, Mailing, MessageStatus, Outcome, Wording
 from mailer_cli.settings import Settings
 from mailer_cli.stop import Stop
 
@@ -823,22 +823,37 @@ def end_soon(lab: Lab, messages: int, left: timedelta) -> int:
     return mailing
 
 
-EVERY_ANSWER: dict[str, float] = {
-    **dict.fromkeys(("429", "503"), 0.002),  # each makes the whole run wait for a second
-    "wrong-code": 0.05,
-    **dict.fromkeys(("400", "413", "422"), 0.016),
-    **dict.fromkeys(("500", "502", "504", "taken-500"), 0.0125),
-    **dict.fromkeys(
-        ("hang", "slow", "reset", "disconnect", "garbage", "foreign", "huge", "taken-hang", "taken-reset"),
-        0.0056,
+EVERY_ANSWER: dict[Outcome, tuple[str, ...]] = {
+    Outcome.OK: ("taken-twice",),
+    Outcome.BUSY: sandbox.BUSY,
+    Outcome.TEMPORARY: ("wrong-code",),
+    Outcome.REJECTED: ("400", "413", "422"),
+    Outcome.CONFIG: ("401", "403", "404", "405", "redirect"),
+    Outcome.SERVER: ("500", "502", "504", "taken-500"),
+    Outcome.UNKNOWN: (
+        *("hang", "slow", "reset", "disconnect", "bad-chunks", "garbage", "foreign", "huge"),
+        *("taken-hang", "taken-reset", "taken-204", "taken-gzip"),
     ),
-    "401": 0.001,  # stops the run
 }
-"""The rows of the table of outcomes, 5 % each, but for those that stop or slow a whole run."""
+"""The table of outcomes as the gateway can play it; NOT_SENT has no answer, and outages stand for it."""
 
 
-def fault_options(rates: Mapping[str, float]) -> list[str]:
+def fault_options(shares: Mapping[Outcome, float]) -> list[str]:
+    """Each row at its share of all requests, evenly over its kinds."""
+    rates = {
+        kind: share / len(EVERY_ANSWER[row]) for row, share in shares.items() for kind in EVERY_ANSWER[row]
+    }
     return [word for kind, rate in rates.items() for word in ("--fault", f"{kind}={rate}")]
+
+
+def outage_options(seconds: float) -> list[str]:
+    """An outage every half a minute, for so many seconds.
+
+    With an open breaker each run costs one refused connection, so it takes 12 seconds of each 30 until one
+    attempt in twenty is one.
+    """
+    starts = range(10, 10 + int(seconds), 30)
+    return [word for start in starts for word in ("--outage", f"{start}+12")]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from mailer_cli.gateway import Answer
 from mailer_cli.gateway.client import Gateway
 from mailer_cli.models import Outcome
 from mailer_cli.sandbox import KINDS, Faults, parse_faults
+from tests.lab import EVERY_ANSWER
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TOKEN = "head.body.seal"
@@ -264,14 +265,21 @@ def test_every_kind_has_its_test() -> None:
     assert set(SEEN) == set(KINDS)
 
 
+def test_the_laboratory_has_every_kind_in_its_row() -> None:
+    rows = {kind: outcome for outcome, kinds in EVERY_ANSWER.items() for kind in kinds}
+    assert rows == {kind: outcome for kind, (outcome, _, _) in SEEN.items()}
+    assert set(Outcome) - set(EVERY_ANSWER) == {Outcome.NOT_SENT, Outcome.LATE_OK, Outcome.RELEASED}
+
+
 def test_a_slow_body_comes_whole_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "DRIP", 0.001)
     assert answered(post(MESSAGE), only("slow")) == (200, b'{"code":0,"message":"OK"}')
 
 
-def test_a_busy_one_asks_for_as_many_seconds_as_it_is_told() -> None:
+@pytest.mark.parametrize("kind", sandbox.BUSY)
+def test_a_busy_one_asks_for_as_many_seconds_as_it_is_told(kind: str) -> None:
     async def test() -> Answer:
-        async with listening(parse_faults(["429=1"], retry_after=0)) as port:
+        async with listening(parse_faults([f"{kind}=1"], retry_after=0)) as port:
             return await sent(port)
 
     assert run(test()).retry_after == 0

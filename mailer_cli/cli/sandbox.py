@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
         outage: Annotated[
             list[str] | None, typer.Option(metavar="START+SECONDS", help="When connections are refused.")
         ] = None,
-        retry_after: Annotated[int, typer.Option(min=0, metavar="S", help="Seconds that 429 asks for.")] = 1,
+        retry_after: Annotated[
+            int | None, typer.Option(min=0, metavar="S", help="What busy ones ask for; else 1, and only 429.")
+        ] = None,
         token: Annotated[str | None, typer.Option(help="The only token it takes; else any JWT.")] = None,
         ledger: Annotated[
             Path | None, typer.Option(metavar="FILE", help="A JSON line for each request.")
