@@ -27,6 +27,7 @@ ROOMS = {
     "httpx": {"gateway"},
     "httpx_aiohttp": {"gateway"},
     "aiohttp": {"gateway", "sandbox"},
+    "certifi": {"gateway"},
     "tenacity": {"gateway", "database"},
     "dotenv": {"settings"},
     "alembic": {"database", "migrations"},

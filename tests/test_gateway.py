@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import aiohttp
+import certifi
 import httpx
 import pytest
 from hypothesis import given, settings
@@ -378,8 +379,7 @@ def test_a_bad_certificate_is_the_operators_to_mend(tmp_path: Path, monkeypatch:
 def test_a_message_goes_out_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> Answer:
         async with server(says(answer(OK)), tls(tmp_path)) as url:
-            trust = ssl.create_default_context(cafile=str(tmp_path / "gate.pem"))
-            monkeypatch.setattr(httpx, "create_ssl_context", lambda **_: trust)
+            monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "gate.pem"))
             return await send(url)
 
     assert run(test()).outcome is Outcome.OK
