@@ -3,12 +3,17 @@
 import io
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mailer_cli.errors import DatabaseFailed, Misconfigured
 from mailer_cli.times import BadTime, find_zone, system_zone
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
 
 HINT = "set it in .env or in the environment"
 
@@ -219,19 +224,24 @@ def _zone(value: str | None) -> str:
 
 
 def _gateway_url(value: str | None) -> str:
-    from urllib.parse import urlsplit
-
     if value is None:
         raise Misconfigured("the gateway's address is missing: URL", f"URL=https://... : {HINT} (MAILER_URL)")
+    parts = _address(value)
+    if parts is None or parts.username or parts.query or parts.fragment:
+        raise _bad("URL", value, "an http or https address as https://probe.fbrq.cloud/v1/send/")
+    return value.rstrip("/")
+
+
+def _address(value: str) -> "SplitResult | None":
+    """The parts of an http or https address; None when it is none."""
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(value)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-        good = good and not (parts.username or parts.query or parts.fragment)
     except ValueError:
-        good = False
-    if not good or not value.isprintable() or " " in value:
-        raise _bad("URL", value, "an http or https address as https://probe.fbrq.cloud/v1/send/")
-    return value.rstrip("/")
+        return None
+    return parts if good and value.isprintable() and " " not in value else None
 
 
 def _token(value: str | None) -> str:
@@ -251,10 +261,14 @@ def _token(value: str | None) -> str:
 
 
 def _proxy(value: str | None) -> str | None:
-    if value is not None and not value.startswith(("http://", "https://")):
+    if value is not None and _address(value) is None:
         raise Misconfigured("MAILER_PROXY is not an http:// address", HINT)
     return value
 
 
+# a user before a host, what follows a path, and a JWT that was pasted into the wrong line
+SECRET = re.compile(r"(?<=//).*(?=@)|(?<=[?#]).+|eyJ[\w-]+(?:\.[\w-]*)*")
+
+
 def _bad(name: str, value: str, allowed: str) -> Misconfigured:
-    return Misconfigured(f"{name} is {value!r}, allowed is {allowed}", HINT)
+    return Misconfigured(f"{name} is {SECRET.sub('***', value)!r}, allowed is {allowed}", HINT)

@@ -142,12 +142,13 @@ class Proxy:
     """A proxy for tunnels: what it was asked for, and all bytes that it saw pass."""
 
     refusal: str | None = None
+    tls: ssl.SSLContext | None = None
     heads: list[str] = field(default_factory=list)
     passed: bytes = b""
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
-        async with server(self._talk) as url:
+        async with server(self._talk, self.tls) as url:
             yield url.removesuffix("/v1/send")
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -195,6 +196,19 @@ def test_a_proxy_that_looks_into_the_tunnel_hears_nothing(trusted: None) -> None
     proxy = Proxy()
     assert through(proxy, "self_signed") == (Answer(Outcome.CONFIG, "certificate"), [])
     assert TOKEN.encode() not in proxy.passed
+
+
+@pytest.mark.parametrize(
+    ("certificate", "expected"),
+    [("good", Answer(Outcome.OK, None, 200, 0)), ("self_signed", Answer(Outcome.CONFIG, "certificate"))],
+)
+def test_a_proxy_that_is_reached_over_tls_shows_its_certificate(
+    trusted: None, certificate: str, expected: Answer
+) -> None:
+    proxy = Proxy(tls=certified(certificate))
+    found, heard = through(proxy)
+    assert found == expected
+    assert len(proxy.heads) == len(heard) == (certificate == "good")
 
 
 @pytest.mark.parametrize(

@@ -288,6 +288,20 @@ def test_a_token_that_is_renewed_while_the_run_goes_is_used(open_lab: OpenLab) -
     lab.check_invariants()
 
 
+def test_a_renewed_token_for_another_gateway_is_not_shown_to_this_one(open_lab: OpenLab) -> None:
+    lab = open_lab(concurrency=16)
+    lab.add_mailing(40)
+    lab.open_gateway("--token", RENEWED, "--latency", "0.5")
+    process = lab.start()
+    lab.wait_for_requests(1)
+    lab.token, lab.url = RENEWED, lab.url.replace("127.0.0.1", "localhost")
+    lab.write_env()
+    assert process.wait().json["stopped"] == "token_refused"
+    assert lab.accepted() == {}
+    lab.run()  # the next one goes to the other
+    assert sent_everything(lab)
+
+
 def test_a_run_does_not_end_because_an_answer_and_its_look_around_coincide(open_lab: OpenLab) -> None:
     """A turn that came between an answer and its landing saw the only slot taken, and nothing after it."""
     lab = open_lab(concurrency=1)

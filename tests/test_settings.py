@@ -51,7 +51,13 @@ BAD = [
     ("MAILER_MAX_TEXT", "100001", "a number from 1 to 100000"),
     ("MAILER_JOURNAL", "delete", "wal or truncate"),
 ]
-SECRET = [("MAILER_PROXY", "socks://u:secret@h")]
+SECRET = [
+    ("MAILER_PROXY", "socks://u:secret@h"),
+    ("MAILER_PROXY", "http://u:secret@"),
+    ("MAILER_PROXY", "http://u:secret@h:99999"),
+    ("MAILER_PROXY", "http://u:secret@h/\x1b"),
+    ("MAILER_RATE", "eyJh.secret.part"),
+]
 
 
 def loaded(env_file: str = "", environment: Mapping[str, str] | None = None) -> Settings:
@@ -172,6 +178,23 @@ def test_a_malformed_token_is_refused_and_not_shown(token: str) -> None:
     with pytest.raises(Misconfigured) as caught:
         Settings(token=token).require_token()
     assert token not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://u:secret@h/v1", "https://***@h/v1"),
+        ("https://u:se@cret@h/v1", "https://***@h/v1"),
+        ("https://h/?key=secret", "https://h/?***"),
+        ("https://h/#secret", "https://h/#***"),
+        ("eyJh.eyJz.secret-part_", "***"),
+        ("https://h/ Bearer eyJh.secret.part", "https://h/ Bearer ***"),
+    ],
+)
+def test_what_may_be_secret_in_a_url_that_is_refused_is_not_shown(url: str, shown: str) -> None:
+    with pytest.raises(Misconfigured) as caught:
+        Settings(url=url).require_url()
+    assert f"URL is {shown!r}," in caught.value.message
 
 
 def test_a_missing_token_or_url_is_named() -> None:

@@ -91,11 +91,13 @@ def _run(at: Invocation, stop: Stop, mailing: int | None, max_seconds: float | N
 
 
 def _renewed_token(at: Invocation) -> str | None:
-    """The token as it is set now; None when that cannot be used, for the run has requests in flight."""
+    """The token as it is set now; None when that cannot be used, for the run has requests in flight, or is
+    for another address than theirs."""
     from mailer_cli import settings
 
     try:
-        return settings.load(at.env_file).require_gateway()[1]
+        url, token = settings.load(at.env_file).require_gateway()
+        return token if url == at.settings.require_url() else None
     except Misconfigured:
         return None
 
