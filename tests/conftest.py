@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,14 @@ def signals() -> Iterator[None]:
     yield
     for each, handler in zip(watched, before, strict=True):
         signal.signal(each, handler)
+
+
+@pytest.fixture(autouse=True)
+def laboratories() -> Iterator[None]:
+    """What a laboratory's processes have said is looked at, also where a test forgets it."""
+    yield
+    if opened := sys.modules.get("tests.lab"):
+        opened.close_forgotten()
 
 
 @pytest.fixture

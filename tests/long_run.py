@@ -124,13 +124,12 @@ def measure(name: str, wanted: argparse.Namespace) -> Row:
     with scratch(wanted.keep) as folder:
         lab = Lab(folder, fresh=wanted.fresh, concurrency=wanted.concurrency, timeout=1)
         try:
-            injected = SCENARIOS[name](lab, wanted, random.Random(wanted.seed))
-            lab.run_until_final(100, code=None)
-            lab.check_invariants()
+            with lab:
+                injected = SCENARIOS[name](lab, wanted, random.Random(wanted.seed))
+                lab.run_until_final(100, code=None)
+                lab.check_invariants()
         except (AssertionError, TimeoutError) as error:
             broken = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        finally:
-            lab.close()
         return Row(name, injected, toll(lab), lab.times_locked(), time.monotonic() - began, broken)
 
 
