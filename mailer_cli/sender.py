@@ -184,9 +184,13 @@ class Sender:
     # What happens in the database's thread
 
     def _in_database(self, done: Sequence[_Finished], slots: int) -> _Turned:
-        if done:
-            return persistently(lambda: self._record_and_claim(done, slots), PATIENCE)
-        return self._look(slots) or self._record_and_claim(done, slots)
+        """Persistently while there is an answer to lose, in hand or in flight."""
+
+        def work() -> _Turned:
+            looked = None if done else self._look(slots)
+            return looked or self._record_and_claim(done, slots)
+
+        return persistently(work, PATIENCE) if done or self._in_flight else work()
 
     def _look(self, slots: int) -> _Turned | None:
         """Look without the write lock; None when there is something to claim."""

@@ -7,7 +7,6 @@ import contextlib
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -23,6 +22,7 @@ from mailer_cli.database import engine, lock_path
 from mailer_cli.errors import TryLater
 from mailer_cli.models import Outcome
 from tests import lab as laboratory
+from tests.breakage import freeze
 from tests.lab import (
     EVERY_ANSWER,
     HOUR,
@@ -119,7 +119,7 @@ def test_a_run_that_was_stopped_in_time_is_not_taken_for_dead(open_lab: OpenLab)
     frozen = lab.start()
     run = lab.wait_for_run(frozen)
     lab.wait_for_requests(1)
-    freeze_outside_the_database(lab, frozen)
+    freeze(lab, frozen)
     owned = lab.query("SELECT id FROM message WHERE run_id = ?", run)
     lab.run()
     assert lab.query("SELECT id FROM message WHERE run_id = ?", run) == owned != []
@@ -128,18 +128,6 @@ def test_a_run_that_was_stopped_in_time_is_not_taken_for_dead(open_lab: OpenLab)
     lab.run_until_final()
     assert sent_everything(lab)
     lab.check_invariants()
-
-
-def freeze_outside_the_database(lab: Lab, process: laboratory.Process) -> None:
-    """SIGSTOP, but not while it holds a lock of the database's: that would stop the others too."""
-    while True:
-        process.send(signal.SIGSTOP)
-        with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(lab._sqlite()) as raw:
-            raw.execute("PRAGMA busy_timeout = 100")
-            raw.execute("BEGIN EXCLUSIVE")
-            raw.execute("ROLLBACK")
-            return
-        process.send(signal.SIGCONT)
 
 
 # Runs that are told to stop

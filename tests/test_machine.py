@@ -1,13 +1,58 @@
-"""The machine's faults, and what is said about them."""
+"""The machine's faults, briefly: see tests/machine.py. Each ends with clean runs and the judge."""
 
+import contextlib
 import os
+import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.lab import Lab, close_forgotten
+from mailer_cli.database import engine
+from tests.breakage import locked, shortened
+from tests.lab import Lab, close_forgotten, toll, wait_for_seconds
+from tests.machine import MACHINE_FAULTS, Scenario
+
+OpenLab = Callable[..., Lab]
 
 pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def open_lab(tmp_path: Path) -> Iterator[OpenLab]:
+    """`open_lab(concurrency=8)`: a laboratory with these settings, closed behind the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(Lab(tmp_path, **settings))
+
+
+@pytest.mark.parametrize("scenario", MACHINE_FAULTS.values(), ids=MACHINE_FAULTS)
+def test_a_machine_that_fails_loses_nothing(open_lab: OpenLab, scenario: Scenario) -> None:
+    lab = open_lab(concurrency=8, timeout=5)
+    try:
+        injected = scenario(lab, 200, random.Random(5))
+    except PermissionError as error:
+        pytest.skip(str(error))
+    lab.run_until_final()
+    lab.check_invariants()
+    cost = toll(lab)
+    print(f"{injected} faults: {cost}")
+    assert injected >= 2
+    assert (cost.lost, cost.unexplained) == (0, 0)
+
+
+def test_a_database_that_cannot_be_read_for_a_while_costs_no_answer(open_lab: OpenLab) -> None:
+    """A run that only looked around ended, and left everything in flight unknown."""
+    lab = open_lab(concurrency=4)
+    lab.add_mailing(8)
+    lab.open_gateway("--latency", "1.5")
+    with shortened(engine, "BUSY_TIMEOUT", 0.1):
+        process = lab.start()
+    lab.wait_for_requests(1)
+    with locked(lab, "BEGIN EXCLUSIVE"):
+        wait_for_seconds(1.0)  # the run looks around every 0.5 s
+    assert process.wait().code == 0
+    assert set(lab.accepted().values()) == {1}
+    lab.check_invariants()
 
 
 # All that is said

@@ -88,11 +88,23 @@ class Database:
         with translated(self.path):
             if self._held is not None:
                 self._held.execution_options(writes=writes)
-                with self._held.begin():
+                with _given_up_when_broken(self._held), self._held.begin():
                     yield self._held
             else:
                 with self.engine.connect().execution_options(writes=writes) as connection, connection.begin():
                     yield connection
+
+
+@contextmanager
+def _given_up_when_broken(held: Connection) -> Iterator[None]:
+    """After an error the next transaction opens the file anew: SQLite would not get over having seen it cut
+    off, though it is whole again."""
+    try:
+        yield
+    except exc.DatabaseError as error:
+        if not isinstance(error, exc.IntegrityError):
+            held.invalidate()
+        raise
 
 
 def _engine(path: Path, *, create: bool) -> Engine:
