@@ -176,6 +176,7 @@ class Mailing(SQLModel, table=True):
     removed_at: datetime | None = None
     created_at: datetime
     updated_at: datetime
+    purged_at: datetime | None = None  # since then its messages are deleted, and only its tally is kept
 
 
 class Run(SQLModel, table=True):
@@ -292,7 +293,8 @@ class Resolution(SQLModel, table=True):
 
 class Tally(SQLModel, table=True):
     """How many messages of a mailing are in each status. Kept equal to the rows in the transaction that
-    changes them: by a trigger when a status changes, by `audience` when messages are made."""
+    changes them: by a trigger when a status changes, by `audience` when messages are made. The messages
+    of a purged mailing are counted for good."""
 
     __table_args__ = (CheckConstraint("messages >= 0", name="messages_counted"), {"sqlite_with_rowid": False})
     mailing_id: int = Field(foreign_key="mailing.id", primary_key=True, sa_type=BigInteger)

@@ -10,7 +10,7 @@ from sqlalchemy import insert
 from sqlmodel import col
 
 from mailer_cli import audience, backup
-from mailer_cli.database import Database, create_database, engine
+from mailer_cli.database import SCHEMA, Database, create_database, engine
 from mailer_cli.errors import TryLater
 from mailer_cli.models import Mailing
 from mailer_cli.settings import Settings
@@ -66,7 +66,7 @@ def test_a_backup_replaces_nothing_unless_told(mailer: Mailer, database: Databas
     assert Path("copy.db").read_text() == "precious"
     assert names(folder) == before
     mailer("db", "backup", "--force", "copy.db")
-    assert backup.look_at(Path("copy.db")) == "0001"
+    assert backup.look_at(Path("copy.db")) == SCHEMA
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from mailer_cli.errors import DatabaseFailed, MailerError, Misconfigured, Refuse
 from mailer_cli.settings import Settings
 from tests import child
 from tests.conftest import Mailer
+from tests.old_schemas import make_0001
 
 INCREMENT = """
     from pathlib import Path
@@ -325,6 +327,41 @@ def test_db_upgrade_says_from_where_to_where(mailer: Mailer, folder: Path) -> No
     (folder / "mailer.db").touch()
     assert mailer("db", "upgrade", "--json").json == {"before": None, "after": SCHEMA}
     assert mailer("db", "upgrade", "--json").json == {"before": SCHEMA, "after": SCHEMA}
+
+
+def test_the_first_schema_is_upgraded_with_all_that_is_in_it(mailer: Mailer, folder: Path) -> None:
+    make_0001(folder / "mailer.db")
+    assert "mailer db upgrade" in mailer("stats", code=78).err
+    before = rows_of("mailer.db")
+    assert mailer("db", "upgrade", "--json").json == {"before": "0001", "after": SCHEMA}
+    after = rows_of("mailer.db")
+    assert [row[:-1] for row in after.pop("mailing")] == before.pop("mailing")
+    assert after == before
+    mailer("db", "check")
+    assert mailer("stats", 1, "--json").json["messages"]["total"] == 2
+    fresh, _ = create_database(Settings(database="fresh.db"))
+    assert schema_text("mailer.db") == schema_text(str(fresh.path))
+
+
+def test_a_backup_of_the_first_schema_is_restored_into_todays(
+    mailer: Mailer, database: Database, folder: Path
+) -> None:
+    make_0001(folder / "old.db")
+    assert mailer("db", "restore", "old.db", "--yes", "--json").json["schema_before"] == "0001"
+    mailer("db", "check")
+    assert mailer("messages", "show", 11, "--json").json["status"] == "sent"
+
+
+def rows_of(path: str) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table of ours."""
+    tables = ("client", "wording", "mailing", "run", "message", "attempt", "tally", "gateway")
+    with closing(sqlite3.connect(path)) as raw:
+        return {name: raw.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall() for name in tables}
+
+
+def schema_text(path: str) -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(path)) as raw:
+        return raw.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
 
 
 # Journal
