@@ -56,6 +56,7 @@ PATIENCE = 60.0  # seconds; whatever takes longer is a fault
 HOUR = timedelta(hours=1)
 ZONE = "Europe/Moscow"
 FIRST_PHONE = 79_000_000_000
+LOCKED = re.compile(r"\blocked\b")  # a client may be blocked
 
 AUDIT = """
     CREATE TABLE lab_change (
@@ -527,7 +528,7 @@ class Lab:
     def times_locked(self) -> int:
         """How often a run said that the database was locked."""
         paths = (path for each in self.processes for path in (each.out, each.err) if path.exists())
-        return sum(path.read_text().count("locked") for path in paths)
+        return sum(len(LOCKED.findall(path.read_text())) for path in paths)
 
     # The judge
 
@@ -575,7 +576,7 @@ def check_text(text: str, *, may_be_locked: bool = False, may_show_phones: bool 
     assert "internal error" not in text, text
     assert not any(part in text for part in TOKEN.split(".")), text
     assert may_show_phones or not re.search(r"(?<!\d)7\d{10}(?!\d)", text), text
-    assert may_be_locked or "locked" not in text, text
+    assert may_be_locked or not LOCKED.search(text), text
 
 
 def check_integrity(lab: Lab) -> None:
