@@ -25,7 +25,7 @@ ROOMS = {
     "typer": {"cli"},
     "rich": {"output"},
     "httpx": {"gateway"},
-    "httpx_aiohttp": {"gateway"},
+    "yarl": {"gateway"},
     "aiohttp": {"gateway", "sandbox"},
     "certifi": {"gateway"},
     "tenacity": {"gateway", "database"},

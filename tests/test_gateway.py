@@ -178,6 +178,22 @@ def test_a_message_goes_out_as_the_interface_has_it() -> None:
     assert "Привет 👋".encode() in body
 
 
+@pytest.mark.parametrize("path", ["", "/", "/v1/send", "/v1/send/", "/a%2Fb//send"])
+def test_a_messages_id_is_the_end_of_the_gateways_path(path: str) -> None:
+    heard: list[str] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append((await request(reader))[0])
+        writer.write(answer(OK))
+
+    async def test() -> Answer:
+        async with server(talk) as url:
+            return await send(url.removesuffix("/v1/send") + path)
+
+    assert run(test()).outcome is Outcome.OK
+    assert heard[0].startswith(f"POST {path.rstrip('/')}/7 HTTP/1.1\r\n")
+
+
 def test_connections_are_kept_and_cookies_are_not() -> None:
     heads: list[str] = []
     connections = 0

@@ -10,7 +10,7 @@ import pytest
 from mailer_cli.database import Database, RunLocks
 
 ROOT = Path(__file__).parent.parent
-NETWORK = frozenset(["httpx", "httpx_aiohttp", "httpcore", "aiohttp", "tenacity"])
+NETWORK = frozenset(["httpx", "httpcore", "aiohttp", "yarl", "tenacity"])
 DATABASE = frozenset(["sqlalchemy", "sqlmodel", "alembic"])
 PARSING = frozenset(["typer", "pydantic"])
 SCREEN = frozenset(["rich", "pygments", "markdown_it"])

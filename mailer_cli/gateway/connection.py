@@ -2,16 +2,18 @@
 
 import asyncio
 import ssl
+from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import certifi
 import httpx
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from aiohttp.payload import AsyncIterablePayload
 from aiohttp.tracing import Trace
-from httpx_aiohttp import AiohttpTransport
+from yarl import URL
 
 from mailer_cli.errors import Misconfigured
 
@@ -37,10 +39,62 @@ def open_transport(url: str, concurrency: int, proxy: str | None) -> httpx.Async
 
     def session() -> aiohttp.ClientSession:
         connector = _Connector(limit=concurrency, ssl=trust, keepalive_timeout=KEEPALIVE)
-        jar = aiohttp.DummyCookieJar()
-        return aiohttp.ClientSession(connector=connector, cookie_jar=jar, proxy=proxy, trust_env=False)
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(),  # none: the gateway's client keeps its own deadline
+            auto_decompress=False,
+            proxy=proxy,
+            trust_env=False,
+        )
 
-    return AiohttpTransport(verify=trust, trust_env=False, client=session)
+    return _Carrier(session)
+
+
+class _Carrier(httpx.AsyncBaseTransport):
+    """httpx's requests on a session of aiohttp's, whose errors come as they are."""
+
+    def __init__(self, open_session: Callable[[], aiohttp.ClientSession]) -> None:
+        self._open_session = open_session
+        self._session: aiohttp.ClientSession | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self._session is None:
+            self._session = self._open_session()  # only now, since it belongs to the running loop
+        response = await self._session.request(
+            request.method,
+            _address(request),
+            headers=[(name.decode("ascii"), value.decode("ascii")) for name, value in request.headers.raw],
+            data=AsyncIterablePayload(cast(httpx.AsyncByteStream, request.stream)),
+            allow_redirects=False,
+        )
+        return httpx.Response(
+            response.status, headers=response.raw_headers, stream=_Body(response), request=request
+        )
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+def _address(request: httpx.Request) -> URL:
+    """Where it goes: its URL with its `target`, if it has one (httpx's extension of that name)."""
+    url, target = URL(str(request.url), encoded=True), request.extensions.get("target")
+    return url if target is None else url.with_path(target.decode("ascii"), encoded=True)
+
+
+class _Body(httpx.AsyncByteStream):
+    """An answer's body; a connection on which not all of it was read, or sent, is closed."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while chunk := await self._response.content.readany():
+            yield chunk
+
+    async def aclose(self) -> None:
+        self._response.close()
 
 
 class _Protocol(ResponseHandler):

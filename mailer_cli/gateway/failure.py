@@ -10,8 +10,8 @@ import httpx
 from mailer_cli.gateway.answer import Answer
 from mailer_cli.models import Outcome
 
-# The first word with a type anywhere in the chain of causes names the failure. httpx_aiohttp's own mapping
-# cannot be used: a refused, a reset and a closed connection all arrive as httpx.ConnectTimeout.
+# The first word with a type anywhere in the chain of causes names the failure. They are aiohttp's errors, and
+# what is below: mapped to httpx's, a refused, a reset and a closed connection would all be the same.
 FAILURES: dict[str, tuple[type[Exception], ...]] = {
     "certificate": (ssl.SSLCertVerificationError,),
     "tls": (ssl.SSLError,),
