@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from mailer_cli import output
+from mailer_cli import outbox, output
 from mailer_cli.cli.common import Invocation
 from mailer_cli.database import Database
 from mailer_cli.errors import TryLater
 from mailer_cli.mailings import status_of
-from mailer_cli.models import Mailing, MessageStatus
+from mailer_cli.models import Mailing, MessageStatus, Outcome
+from mailer_cli.outbox import Verdict
 from tests.conftest import Mailer
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -672,6 +673,29 @@ def test_a_removed_mailing_is_hidden_what_waits_is_cancelled_and_what_was_sent_s
         ("sent", None), ("cancelled", "mailing removed"), ("cancelled", "mailing removed"),
     ]  # fmt: skip
     assert create(mailer)["id"] == 3  # ids are never used again
+
+
+def test_what_is_in_flight_when_its_mailing_is_removed_finishes_and_is_counted(
+    three: Database, mailer: Mailer
+) -> None:
+    create(mailer)
+    for client_id, status in ((1, "sending"), (2, "sent")):
+        put(three, 1, client_id, status)
+    run_sql(
+        three,
+        "INSERT INTO attempt (message_id, number, run_id, started_at)"
+        " SELECT id, 1, 1, created_at FROM message WHERE status = 'sending'",
+    )
+    in_flight = values(three, "SELECT * FROM message WHERE status = 'sending'")
+    assert mailer("mailings", "remove", 1, "--yes", "--json").json["messages"]["sending"] == 1
+    assert values(three, "SELECT * FROM message WHERE status = 'sending'") == in_flight
+    assert values(three, "SELECT outcome FROM attempt") == [None]
+    with three.write() as connection:
+        took = Verdict(in_flight[0][0], 1, Outcome.OK, NOW, MessageStatus.SENT, NOW)
+        assert outbox.record(connection, 1, [took]) == [took]
+    totals = mailer("stats", "--json").json
+    assert (totals["mailings"]["total"], totals["messages"]["by_status"]["sent"]) == (0, 2)
+    assert totals["messages"]["by_status"]["cancelled"] == 1
 
 
 # More clients, another try
