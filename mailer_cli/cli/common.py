@@ -4,7 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -173,6 +173,16 @@ def confirm(at: Invocation, question: str, yes: bool) -> None:
         raise typer.Exit(1)
 
 
+def parse_duration(option: str, value: str) -> timedelta:
+    """Raises: Invalid, naming the option."""
+    from mailer_cli import times
+
+    try:
+        return times.parse_duration(value)
+    except times.BadTime as error:
+        raise Invalid(f"{option}: {error}", error.hint) from error
+
+
 def read_text(source: Path) -> str:
     """A text from a file, or from standard input for `-`. Raises: Invalid."""
     try:
@@ -185,4 +195,15 @@ def read_text(source: Path) -> str:
         raise Invalid(f"{source} is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
-__all__ = ["DryRun", "Invocation", "Limit", "Yes", "command", "confirm", "output", "read_text", "utc_now"]
+__all__ = [
+    "DryRun",
+    "Invocation",
+    "Limit",
+    "Yes",
+    "command",
+    "confirm",
+    "output",
+    "parse_duration",
+    "read_text",
+    "utc_now",
+]

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mailer_cli import output
-from mailer_cli.cli.common import Invocation, command
-from mailer_cli.errors import Invalid
+from mailer_cli.cli.common import Invocation, command, parse_duration
 
 if TYPE_CHECKING:
     from mailer_cli.schedule import Installation
@@ -45,7 +44,7 @@ def health(at: Invocation, max_age: MaxAge = "3m") -> output.Result:
     from mailer_cli import database
     from mailer_cli.times import json_time
 
-    limit = _duration("--max-age", max_age)
+    limit = parse_duration("--max-age", max_age)
     opened = database.unopened(at.settings)
     database.require_file(opened.path)
     beaten_at = database.last_beat(opened)
@@ -68,15 +67,6 @@ def _told(age: timedelta | None, max_age: str, healthy: bool) -> str:
     if seconds < 0:
         return f"unhealthy: the last dispatch was {-seconds:.0f} s in the future, check the clock"
     return f"unhealthy: no dispatch for {seconds:.0f} s, allowed are {max_age}"
-
-
-def _duration(option: str, value: str) -> timedelta:
-    from mailer_cli.times import BadTime, parse_duration
-
-    try:
-        return parse_duration(value)
-    except BadTime as error:
-        raise Invalid(f"{option}: {error}", error.hint) from error
 
 
 @command(schedule, "cron", example="mailer schedule cron", exits=(0, 2, 78))
