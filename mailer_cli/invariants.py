@@ -25,7 +25,7 @@ class Invariant:
 INVARIANTS = (
     Invariant(
         "tally",
-        "the counts of each mailing equal its messages",
+        "the counts of each mailing equal its messages, or those that it had before it was purged",
         """
         SELECT count(*) FROM (
             SELECT mailing_id, status FROM (
@@ -33,8 +33,18 @@ INVARIANTS = (
                 UNION ALL
                 SELECT mailing_id, status, -messages FROM tally
             ) AS both_sides
-            GROUP BY mailing_id, status HAVING sum(messages) <> 0
+            GROUP BY mailing_id, status
+            HAVING sum(messages) > 0 OR sum(messages) < 0
+               AND mailing_id NOT IN (SELECT id FROM mailing WHERE purged_at IS NOT NULL)
         ) AS differing
+        """,
+    ),
+    Invariant(
+        "purged",
+        "nothing of a purged mailing waits or is being sent",
+        """
+        SELECT count(*) FROM tally JOIN mailing ON mailing.id = tally.mailing_id
+        WHERE purged_at IS NOT NULL AND status IN ('pending', 'sending') AND messages > 0
         """,
     ),
     Invariant(

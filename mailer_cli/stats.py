@@ -108,13 +108,18 @@ def _mailings(connection: Connection, now: datetime) -> list[Overview]:
 
 
 def details(database: Database, mailing_id: int, now: datetime, *wanted: By) -> Details:
-    """Raises: Refused when there is no such mailing."""
+    """The breakdowns of a purged mailing are empty. Raises: Refused when there is no such mailing."""
     with database.read() as connection:
         mailing = mailings.find(connection, mailing_id, now)
         pace = _pace(connection, mailing)
     if not wanted:
         return Details(mailing, pace, {})
     counts, breakdowns = _break_down(database, mailing_id, wanted)
+    with database.read() as connection:  # a purge may have come between the pages
+        statement = select(col(Mailing.purged_at)).where(col(Mailing.id) == mailing_id)
+        purged_at = connection.execute(statement).scalar_one()
+    if purged_at is not None:
+        return Details(replace(mailing, purged_at=purged_at), pace, dict.fromkeys(wanted, ()))
     return Details(replace(mailing, counts=counts), pace, breakdowns)
 
 

@@ -8,9 +8,10 @@
         lab.run()
         lab.check_invariants()
 
-The gateway's ledger and the database are the two witnesses. A trigger of the laboratory's own notes every
-change of a message's status, so that the judge knows the past and not only how it ended. Everything stops by
-itself: the gateway after STOP_AFTER, each process at its time limit, the rest when the laboratory closes.
+The gateway's ledger and the database are the two witnesses. Triggers of the laboratory's own note every
+change of a message's status and every deletion, so that the judge knows the past and not only how it ended.
+Everything stops by itself: the gateway after STOP_AFTER, each process at its time limit, the rest when the
+laboratory closes.
 """
 
 import asyncio
@@ -66,6 +67,10 @@ AUDIT = """
     CREATE TRIGGER lab_audit AFTER UPDATE OF status ON message WHEN OLD.status <> NEW.status BEGIN
         INSERT INTO lab_change (message_id, old, new, old_run, new_run, reason)
         VALUES (NEW.id, OLD.status, NEW.status, OLD.run_id, NEW.run_id, coalesce(NEW.reason, ''));
+    END;
+    CREATE TABLE lab_deletion (message_id INTEGER, client_id INTEGER, mailing_id INTEGER, status TEXT);
+    CREATE TRIGGER lab_deletions AFTER DELETE ON message BEGIN
+        INSERT INTO lab_deletion VALUES (OLD.id, OLD.client_id, OLD.mailing_id, OLD.status);
     END;
 """
 
@@ -585,7 +590,12 @@ def check_integrity(lab: Lab) -> None:
 
 
 def check_tally(lab: Lab) -> None:
-    counted = lab.query("SELECT mailing_id, status, count(*) FROM message GROUP BY mailing_id, status")
+    """What was purged is counted for good."""
+    counted = lab.query("""
+        SELECT mailing_id, status, count(*) FROM (
+            SELECT mailing_id, status FROM message UNION ALL SELECT mailing_id, status FROM lab_deletion
+        ) GROUP BY mailing_id, status
+    """)
     kept = lab.query("SELECT mailing_id, status, messages FROM tally WHERE messages > 0")
     assert sorted(counted) == sorted(kept)
 
@@ -607,15 +617,24 @@ def check_changes(lab: Lab) -> None:
 
 
 def check_i1_no_row_disappears(lab: Lab) -> None:
-    """I1: each client of a fixed mailing has one message, and whatever the gateway saw is known here."""
+    """I1: each client of a fixed mailing has one message, and whatever the gateway saw is known here.
+
+    Only a purge deletes messages, and only those that are final.
+    """
+    lost = lab.query("""
+        SELECT message_id FROM lab_deletion JOIN mailing ON mailing.id = mailing_id
+        WHERE purged_at IS NULL OR status IN ('pending', 'sending')
+    """)
+    assert lost == []
     missing = lab.query("""
         SELECT mailing.id, client.id FROM mailing, json_each(mailing.tags) AS tag
         JOIN client ON client.tag = tag.value
         LEFT JOIN message ON message.mailing_id = mailing.id AND message.client_id = client.id
         WHERE mailing.fixed_at IS NOT NULL AND client.created_at < mailing.fixed_at AND message.id IS NULL
+          AND (mailing.id, client.id) NOT IN (SELECT mailing_id, client_id FROM lab_deletion)
     """)
     assert missing == []
-    known = {row[0] for row in lab.query("SELECT id FROM message")}
+    known = {row[0] for row in lab.query("SELECT id FROM message UNION SELECT message_id FROM lab_deletion")}
     assert {each.id for each in lab.ledger if each.id is not None} <= known
 
 

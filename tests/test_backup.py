@@ -424,6 +424,7 @@ def test_every_rule_is_seen_to_be_broken(mailer: Mailer, database: Database) -> 
     ids = a_campaign(database)
     breakages = {
         "tally": "UPDATE tally SET messages = messages + 1 WHERE status = 'expired'",
+        "purged": "UPDATE mailing SET purged_at = updated_at",
         "owner": "UPDATE run SET ended_at = started_at",
         "in flight": "UPDATE attempt SET ended_at = started_at, outcome = 'not_sent' WHERE outcome IS NULL",
         "sent": f"UPDATE attempt SET outcome = 'not_sent' WHERE message_id = {ids['sent']}",

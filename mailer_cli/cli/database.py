@@ -1,14 +1,21 @@
 """`mailer init` and `mailer db`: the database as a file."""
 
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mailer_cli import output
-from mailer_cli.cli.common import Invocation, Yes, command, confirm
+from mailer_cli.cli.common import DryRun, Invocation, Yes, command, confirm, parse_duration
+from mailer_cli.cli.mailing_views import counted
 
-db = typer.Typer(no_args_is_help=True, help="The database: upgrade, check, backup, restore.")
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from mailer_cli.retention import Purged
+
+db = typer.Typer(no_args_is_help=True, help="The database: upgrade, check, backup, restore, purge.")
 
 Source = Annotated[Path, typer.Argument(metavar="FILE", help="A backup that `mailer db backup` made.")]
 Target = Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes.")]
@@ -119,3 +126,65 @@ def restore(
     found = {"database": at.settings.database, "kept": str(done.kept) if done.kept else None}
     counts = {"paused": after.paused, "unknown": after.unknown, "pending": after.pending}
     return output.Note(found | {"schema_before": done.schema_before} | counts, lines)
+
+
+@command(
+    db, "purge", example="mailer db purge --older-than 90d --yes", exits=(0, 1, 2, 74, 75, 78), changes="id"
+)
+def purge(
+    at: Invocation,
+    older_than: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long ago a mailing ended: 90d, 12h.")
+    ],
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> output.Result:
+    """Delete the messages of mailings that ended long ago; the mailings and their totals stay.
+
+    What is unfinished is never touched: a mailing with a message that waits or is in flight is skipped. Runs
+    of that time go too. Safe while a dispatch runs; if it is interrupted, repeat it.
+    """
+    from mailer_cli import retention
+
+    now = at.now()
+    before = now - parse_duration("--older-than", older_than)
+    if dry_run or not yes:
+        planned = retention.plan(at.database, before)
+        if dry_run:
+            return _purged(at, planned, before, dry_run=True)
+        what = f"{counted(planned.messages, 'message')} of {counted(len(planned.mailings), 'mailing')}"
+        confirm(at, f"Delete {what} that ended before {at.show_time(before)}?", yes)
+    with at.printer.progress("purging", None) as progress:
+        done = retention.purge(at.database, before, now, sleep=time.sleep, progress=progress)
+    return _purged(at, done, before, dry_run=False)
+
+
+def _purged(at: Invocation, done: "Purged", before: "datetime", *, dry_run: bool) -> output.Note:
+    from mailer_cli.times import json_time
+
+    counts = {"messages": done.messages, "attempts": done.attempts, "runs": done.runs}
+    whole = ", ".join(counted(number, name.removesuffix("s")) for name, number in counts.items())
+    ended = f"{counted(len(done.mailings), 'mailing')} that ended before {at.show_time(before)}"
+    lines = [
+        f"{'would delete' if dry_run else 'deleted'} {whole}",
+        f"{'would purge' if dry_run else 'purged'} {ended}; their totals stay",
+    ]
+    if done.messages and not dry_run:
+        lines.append("the file keeps its size; new data fills the free space first")
+    skipped = [
+        {
+            "mailing_id": each.mailing_id,
+            "pending": each.pending,
+            "sending": each.sending,
+            "open_attempts": each.open_attempts,
+        }
+        for _, each in sorted(done.skipped.items())
+    ]
+    data = {"before": json_time(before), "mailings": len(done.mailings), **counts, "skipped": skipped}
+    return output.Note(data, lines, [_skipped(skipped)] if skipped else [])
+
+
+def _skipped(rows: list[dict[str, int]]) -> output.Table:
+    title = f"skipped {counted(len(rows), 'mailing')}, unfinished until a mailer dispatch has seen to it:"
+    columns = [output.column(name, right=True) for name in rows[0]]
+    return output.Table(rows, columns, title=title)

@@ -20,6 +20,7 @@ def card(
 
     paused = [("paused", at.show_time(mailing.paused_at))] if mailing.paused_at else []
     cancelled = [("cancelled", at.show_time(mailing.cancelled_at))] if mailing.cancelled_at else []
+    purged = [("purged", f"{at.show_time(mailing.purged_at)}, only these totals are left")]
     lines = [
         ("mailing", str(mailing.id)),
         ("status", mailing.status.value),
@@ -28,10 +29,19 @@ def card(
         *paused,
         *cancelled,
         ("messages", f"{mailing.total:,}" if mailing.fixed_at else "none yet: the start fixes who gets it"),
+        *(purged if mailing.purged_at else []),
     ]
     tables = [_shares(mailing)] if mailing.total else []
     notes = ["", *notes] if notes else []
     return output.Card(mailings.as_json(mailing), lines, tables, notes, warnings=tuple(warnings))
+
+
+def purge_warnings(at: Invocation, mailing: "Overview") -> tuple[str, ...]:
+    """What has to be said where messages are missed that were purged."""
+    if mailing.purged_at is None:
+        return ()
+    day = at.show_time(mailing.purged_at)
+    return (f"the messages of mailing {mailing.id} were purged on {day}; its totals stay",)
 
 
 def plan_lines(at: Invocation, plan: "Plan") -> dict[str, str]:

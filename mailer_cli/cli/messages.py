@@ -9,6 +9,7 @@ import typer
 from mailer_cli import output
 from mailer_cli.cli.common import Invocation, Limit, command
 from mailer_cli.cli.mailing_options import LARGEST_ID
+from mailer_cli.cli.mailing_views import purge_warnings
 from mailer_cli.errors import Invalid
 
 if TYPE_CHECKING:
@@ -63,8 +64,11 @@ def list_(
         phone=clients.parse_phone(phone) if phone is not None else None,
         reason=reason,
     )
+    purged = _purge_warnings(at, mailing) if mailing is not None else ()
     found = messages.listed(at.database, wanted, at.now(), after=after, limit=limit)
-    return output.Table(map(messages.as_json, found), _columns(at), empty="no messages found")
+    return output.Table(
+        map(messages.as_json, found), _columns(at), empty="no messages found", warnings=purged
+    )
 
 
 @command(group, "show", example="mailer messages show 12000000001")
@@ -100,6 +104,13 @@ def resolve(
     if len(resolved) == 1:
         return _card(at, resolved[0])
     return output.Table(map(messages.as_json, resolved), _columns(at))
+
+
+def _purge_warnings(at: Invocation, mailing_id: int) -> tuple[str, ...]:
+    from mailer_cli import mailings
+
+    with at.database.read() as connection:
+        return purge_warnings(at, mailings.find(connection, mailing_id, at.now()))
 
 
 def _columns(at: Invocation) -> tuple[output.Column, ...]:

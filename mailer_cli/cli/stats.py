@@ -137,13 +137,14 @@ def _one(at: Invocation, mailing_id: int, by: str | None) -> output.Result:
     if by is None:
         return card
     tables = [_groups(at, found, each) for each in chosen] or card.tables
-    return output.Note(card.data, [_headline(found.mailing)], tables)
+    return output.Note(card.data, [_headline(found.mailing)], tables, warnings=card.warnings)
 
 
 def _card(at: Invocation, found: "Details") -> output.Card:
     from mailer_cli import stats
 
-    card = mailing_views.card(at, found.mailing)
+    warnings = mailing_views.purge_warnings(at, found.mailing) if found.breakdowns else ()
+    card = mailing_views.card(at, found.mailing, warnings=warnings)
     pace = _pace(at, found.pace, found.mailing.end_at)
     return replace(card, data=stats.details_json(found), lines=[*card.lines, *pace])
 
@@ -176,7 +177,8 @@ def _groups(at: Invocation, found: "Details", by: "By") -> output.Table:
         output.Column("", lambda row: _bar(row, -(-cells * row["total"] // biggest)), bar=True, leaves=4),
     )
     more = f"the {MOST} biggest of {len(groups):,}; --json has all" if len(groups) > len(rows) else None
-    return output.Table(rows, columns, empty=NONE.get(by, "no messages yet"), title=more)
+    none = NONE.get(by, "no messages yet") if found.mailing.purged_at is None else "its messages were purged"
+    return output.Table(rows, columns, empty=none, title=more)
 
 
 def _key(at: Invocation, by: "By", key: str) -> str:

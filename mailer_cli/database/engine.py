@@ -72,6 +72,14 @@ class Database:
             yield
 
     @contextmanager
+    def without_references(self) -> Iterator[None]:
+        """`held_open`, for deleting rows that nothing refers to, as the caller knows: where no index leads to
+        the referring ones, SQLite would look through a whole table for each row deleted."""
+        with self.held_open() as connection:
+            connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
+            yield
+
+    @contextmanager
     def outside_transactions(self) -> Iterator[sqlite3.Connection]:
         """The driver's connection, for what SQLite does in no transaction: journal modes, VACUUM, copies."""
         with translated(self.path):

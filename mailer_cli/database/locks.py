@@ -3,6 +3,8 @@
 import fcntl
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,21 +33,29 @@ class RunLocks:
 
         Raises: TryLater when it is held, which only a restore does.
         """
-        try:
+        with _unless_restored():
             fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, run_id))
-        except BlockingIOError as error:
-            raise TryLater("the database is being restored", "run the command again in a moment") from error
+
+    def keep_content(self) -> None:
+        """Keep restores away until `close`, but neither runs nor others who ask for the same.
+
+        Raises: TryLater when a restore is at work.
+        """
+        with _unless_restored():
+            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _flock(fcntl.F_RDLCK, PURGES))
 
     def take_all(self) -> None:
-        """Hold the locks of all runs, present and to come.
+        """Hold the locks of all runs, present and to come, and that of purges.
 
-        Raises: Refused, naming a run that is alive.
+        Raises: Refused, naming a run that is alive, or a purge.
         """
         everything = _flock(fcntl.F_WRLCK, 0, length=0)
         try:
             fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, everything)
         except BlockingIOError as error:
             held = struct.unpack(FLOCK, fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, everything))
+            if held[2] == PURGES:
+                raise Refused("a purge is at work", "wait for its end") from error
             raise Refused(
                 f"run {held[2]} is alive: a dispatch is at work",
                 "wait for its end, or pause its mailings; keep cron or the timer from starting another",
@@ -86,6 +96,16 @@ def _open(path: Path) -> int:
     os.utime(made, (0, 0))  # it is there, but no dispatch has beaten yet
     return made
 
+
+@contextmanager
+def _unless_restored() -> Iterator[None]:
+    try:
+        yield
+    except BlockingIOError as error:
+        raise TryLater("the database is being restored", "run the command again in a moment") from error
+
+
+PURGES = 0  # no run has this id
 
 FLOCK = "hhqqi4x"  # struct flock on 64-bit Linux: type, whence, start, length, pid
 

@@ -66,6 +66,7 @@ class Overview:
     removed_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    purged_at: datetime | None
     counts: Counts
     seen_at: datetime
 
@@ -185,6 +186,7 @@ def _overview(row: Row[Mailing, str], counts: Counts, now: datetime) -> Overview
         removed_at=row.removed_at,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        purged_at=row.purged_at,
         counts=counts,
         seen_at=now,
     )

@@ -105,6 +105,7 @@ def require_open(found: Overview, done: str) -> Overview:
 
     Raises: Refused.
     """
+    _require_messages(found)
     asleep = found.paused_at is not None and found.cancelled_at is None
     if (found.status in OPEN or asleep) and not found.has_ended:
         return found
@@ -113,9 +114,19 @@ def require_open(found: Overview, done: str) -> Overview:
 
 def require_time(found: Overview, done: str) -> Overview:
     """The same, if messages of it may still be sent, be it completed or not. Raises: Refused."""
+    _require_messages(found)
     if found.cancelled_at is None and not found.has_ended:
         return found
     raise _refusal(found, "has ended" if found.cancelled_at is None else "is cancelled", done)
+
+
+def _require_messages(found: Overview) -> None:
+    """Raises: Refused when they were purged: who got one is not known any more, so nobody may get another."""
+    if found.purged_at is not None:
+        raise Refused(
+            f"mailing {found.id} was purged on {found.purged_at:%Y-%m-%d}; create a new one",
+            "mailer mailings create --help",
+        )
 
 
 def _refusal(found: Overview, why: str, done: str) -> Refused:

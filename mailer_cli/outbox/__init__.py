@@ -1,4 +1,4 @@
-"""The message table as a queue; nothing else changes a message.
+"""The message table as a queue; nothing else changes or deletes a message.
 
 The life of a message, and where each step is:
 
@@ -8,6 +8,7 @@ The life of a message, and where each step is:
     close.py    pending -> expired | cancelled (or unknown); failed, unknown, cancelled -> pending;
                 an operator's word
     restore.py  pending, sending -> unknown, when a backup is put back
+    purge.py    deleted, long after its mailing's end and when nothing of that is unfinished
 """
 
 from mailer_cli.outbox.claim import GUARD, Batch, Claimed, Demand, claim, has_due, running, waiting

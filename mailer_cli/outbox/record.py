@@ -36,7 +36,8 @@ def record(connection: Connection, run_id: int, verdicts: Sequence[Verdict]) -> 
     """Write what the attempts of a run came to; those that changed their message's status.
 
     Repeating is safe. One for an attempt that was already given up as unknown changes nothing, unless it
-    says OK. Raises: what `Database.write` raises; nothing is half written then.
+    says OK; nor does one whose message was purged. Raises: what `Database.write` raises; nothing is half
+    written then.
     """
     if not verdicts:
         return []
@@ -44,7 +45,7 @@ def record(connection: Connection, run_id: int, verdicts: Sequence[Verdict]) -> 
     messages = _messages(connection, ids)
     still_open = _open_attempts(connection, ids)
     owned, late, stray = [], [], []
-    for each in verdicts:
+    for each in (each for each in verdicts if each.message_id in messages):
         message = messages[each.message_id]
         if (each.message_id, each.attempt) not in still_open:
             late += [each] if each.outcome == Outcome.OK else []
