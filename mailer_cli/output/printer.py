@@ -10,7 +10,7 @@ from typing import Protocol, TextIO
 from mailer_cli.errors import DatabaseFailed, Invalid, MailerError
 from mailer_cli.output import plain
 from mailer_cli.output.results import Card, Json, Note, Result, Table, Text
-from mailer_cli.output.safe import clean, dumps
+from mailer_cli.output.safe import clean, clean_lines, dumps
 
 
 class Progress(Protocol):
@@ -85,13 +85,10 @@ class Printer:
         if not self.shows_progress:
             yield lambda done: None
             return
-        from rich import progress
-
         from mailer_cli.output import terminal
 
-        screen = terminal.console(self.stderr, colour=self.colour)
-        with progress.Progress(console=screen, transient=True) as shown:
-            task = shown.add_task(label, total=total)
+        with terminal.progress(terminal.console(self.stderr, colour=self.colour)) as shown:
+            task = shown.add_task(clean(label), total=total)
             yield lambda done: shown.update(task, completed=done)
 
     def _tell(self, line: str) -> None:
@@ -120,8 +117,9 @@ class Printer:
             case Table():
                 self._table(result)
             case Text():
+                is_read = self.stdout.isatty()  # by eyes; a file or a pipe gets it as it is
                 for piece in result.pieces:
-                    self.stdout.write(piece)
+                    self.stdout.write(clean_lines(piece) if is_read else piece)
             case Card() | Note() if self.quiet and result.exit_code == 0:
                 return
             case Card():

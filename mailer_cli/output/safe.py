@@ -16,6 +16,11 @@ def clean(text: str) -> str:
     return "".join(_visible(character) for character in text)
 
 
+def clean_lines(text: str) -> str:
+    """A text of several lines, each of them clean; line ends and tabs stay."""
+    return re.sub(r"[^\n\t]+", lambda found: clean(found[0]), text)
+
+
 def _visible(character: str) -> str:
     if character in HARMLESS:
         return HARMLESS[character]

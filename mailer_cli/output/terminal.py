@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich import box
 from rich.console import Console, JustifyMethod
@@ -12,6 +12,9 @@ from rich.text import Text as Line
 from mailer_cli.output.layout import GAP, SAMPLE, Cells, Layout, lay_out
 from mailer_cli.output.results import DONE, LOST, OPEN, Card, Column, Table
 from mailer_cli.output.safe import clean, pad
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 STATUS_STYLES = {
     "sent": "green",
@@ -34,6 +37,14 @@ GLYPH_STYLES = {DONE: "green", LOST: "red", OPEN: "yellow"}
 
 def console(file: TextIO, *, colour: bool) -> Console:
     return Console(file=file, no_color=not colour or None, highlight=False, markup=False, emoji=False)
+
+
+def progress(screen: Console) -> "Progress":
+    """A bar that goes when it is done. The usual first column would take what it shows for markup."""
+    from rich.progress import Progress, TextColumn
+
+    label = TextColumn("{task.description}", markup=False)
+    return Progress(label, *Progress.get_default_columns()[1:], console=screen, transient=True)
 
 
 def table(screen: Console, shown: Table) -> None:
