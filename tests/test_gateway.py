@@ -442,6 +442,10 @@ UNKNOWN: dict[str, tuple[Talk, str]] = {
         says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"zz\r\n" + OK, pause=0.05),
         "broken body",
     ),
+    "a body without a length and a reset": (
+        says(b"HTTP/1.1 200 OK\r\n\r\n" + OK, pause=0.02, then=reset),
+        "reset",
+    ),
     "another protocol": (says(b"220 mail.example.com ESMTP\r\n", then=close), "broken answer"),
     "a status that is none": (says(b"HTTP/1.1 abc OK\r\n\r\n"), "broken answer"),
     "a status beyond all": (says(answer(OK, "999 Very Much")), "broken answer"),

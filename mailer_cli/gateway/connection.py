@@ -100,14 +100,16 @@ class _Body(httpx.AsyncByteStream):
 class _Protocol(ResponseHandler):
     """A connection whose end is the end of the body on it.
 
-    aiohttp closes a connection with a broken chunk on it, and lets the reader of the body wait.
+    aiohttp closes a connection with a broken chunk on it, and lets the reader of the body wait; and it takes
+    a body that only the end of the connection delimits for whole, even if that end was a failure.
     """
 
     def connection_lost(self, exc: BaseException | None) -> None:
         body = self._payload
+        if exc is not None:
+            _cut(body, exc)
         super().connection_lost(exc)
-        if body is not None and not body.is_eof() and body.exception() is None:
-            body.set_exception(aiohttp.ClientPayloadError("the connection was closed within the body"))
+        _cut(body, exc)
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -132,6 +134,13 @@ class _Connector(aiohttp.TCPConnector):
         if connection.transport is not None:
             connection.add_callback(partial(_drop_unwritten, connection.transport))
         return connection
+
+
+def _cut(body: aiohttp.StreamReader | None, exc: BaseException | None) -> None:
+    if body is not None and not body.is_eof() and body.exception() is None:
+        cut = aiohttp.ClientPayloadError("the connection ended within the body")
+        cut.__cause__ = exc
+        body.set_exception(cut)
 
 
 def _drop_unwritten(transport: asyncio.Transport) -> None:
