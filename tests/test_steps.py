@@ -21,6 +21,7 @@ from mailer_cli.dispatch import _Run
 from mailer_cli.gateway.client import Gateway, _Letter
 from mailer_cli.sender import Sender
 from tests.lab import Lab, Ran, toll
+from tests.old_schemas import make_0001
 from tests.steps import BEFORE, Step, count_steps, die, die_step_by_step
 
 pytestmark = pytest.mark.timeout(60)
@@ -270,28 +271,38 @@ def content(lab: Lab) -> list[str]:
         return list(raw.iterdump())
 
 
-def test_making_the_database_can_be_killed_at_any_step_and_repeated(tmp_path: Path) -> None:
+MIGRATIONS: dict[str, Callable[[Path], object]] = {"init": lambda path: None, "db upgrade": make_0001}
+"""Commands that change the schema, and what is there before."""
+
+
+@pytest.mark.parametrize("command", MIGRATIONS)
+def test_a_migration_can_be_killed_at_any_step_and_repeated(tmp_path: Path, command: str) -> None:
     with Lab(tmp_path) as lab:
-        whole = content(lab)
-        for wanted in itertools.count(1):
+
+        def begin() -> None:
             for path in tmp_path.glob("mailer.db*"):
                 path.unlink()
-            ran = lab.start_command("init", prepare=partial(count_steps, die, wanted)).wait()
+            MIGRATIONS[command](lab.database.path)
+
+        begin()
+        before = content(lab)
+        lab.command(*command.split())
+        after, deaths = content(lab), Counter[str]()
+        assert after != before
+        for wanted in itertools.count(1):
+            begin()
+            ran = lab.start_command(*command.split(), prepare=partial(count_steps, die, wanted)).wait()
             if ran.code == 0:
                 break
             assert ran.code == -signal.SIGKILL, ran
-            assert content(lab) in (NOTHING, tables(whole))
-            lab.command("init")
-            assert content(lab) == tables(whole)
-        assert wanted > 30
-
-
-NOTHING = ["BEGIN TRANSACTION;", "COMMIT;"]
-
-
-def tables(found: list[str]) -> list[str]:
-    """Without what the laboratory has added."""
-    return [each for each in found if "lab_" not in each]
+            found = content(lab)
+            assert found in (before, after)
+            deaths["none" if found == before else "all"] += 1
+            lab.command(*command.split())
+            assert content(lab) == after
+        print(f"{command}: {dict(deaths)}")
+        assert deaths["none"]
+        assert deaths["all"]
 
 
 # Copies
