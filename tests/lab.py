@@ -400,7 +400,9 @@ class Lab:
         self._gateway.kill()
 
     @contextlib.contextmanager
-    def gateway_here(self, clock: Callable[[], datetime], *, latency: str = "0") -> Iterator[None]:
+    def gateway_here(
+        self, clock: Callable[[], datetime], *, latency: str = "0", token: str | None = None
+    ) -> Iterator[None]:
         """A gateway in a thread of this process, with the clock of the test in its ledger."""
         ready, loop = threading.Event(), asyncio.new_event_loop()
         stop = asyncio.Event()
@@ -413,6 +415,7 @@ class Lab:
             loop.run_until_complete(
                 sandbox.serve(
                     sandbox.parse_faults(latency=latency),
+                    token=token,
                     ledger=self.ledger_path,
                     random=random.Random(1),
                     clock=clock,
@@ -862,6 +865,46 @@ def end_soon(lab: Lab, messages: int, left: timedelta) -> int:
     wait_for(lambda: datetime.now(UTC) > end_at)
     lab.run(code=None)
     return mailing
+
+
+def end_at_random(lab: Lab, mailings: int, chance: random.Random, until: float = inf) -> int:
+    """Let so many mailings end while they are being sent, each at a moment of its own; how many did."""
+    done = 0
+    while done < mailings and time.monotonic() < until:
+        batch = min(ENDS_AT_ONCE, mailings - done)
+        now = datetime.now(UTC)
+        with lab.database.write() as connection:
+            add_clients(connection, MESSAGES_EACH, tag=(tag := f"ends {lab._number('ends')}"))
+            ends = [now + timedelta(seconds=chance.uniform(2.1, ENDS_WITHIN)) for _ in range(batch)]
+            for end_at in ends:
+                add_mailing(connection, now=now, end_at=end_at, tags=(tag,))
+        while datetime.now(UTC) < max(ends):
+            lab.run(code=None)
+            lab.forget_backoffs()
+        done += batch
+    return done
+
+
+ENDS_AT_ONCE = 250
+ENDS_WITHIN = 8.0  # seconds
+MESSAGES_EACH = 12  # more than can be sent in that time
+
+
+def import_beside_a_run(lab: Lab, importers: int, rows: int) -> int:
+    """So many importers, each with a list of its own again and again, as long as a run lasts; how many lists
+    came in whole."""
+    for number in range(importers):
+        phones = range(FIRST_PHONE + 10**8 * (number + 1), FIRST_PHONE + 10**8 * (number + 1) + rows)
+        lines = [f"{phone},list {number}" for phone in phones]
+        (lab.folder / f"list-{number}.csv").write_text("\n".join(["phone,tag", *lines, ""]))
+    run, done = lab.start(), 0
+    while run.is_alive:
+        lists = [lab.start_command("clients", "import", f"list-{number}.csv") for number in range(importers)]
+        assert [each.wait().code for each in lists] == [0] * importers
+        done += importers
+    assert run.wait().code == 0
+    assert lab.number("SELECT count(*) FROM client WHERE tag LIKE 'list %'") == importers * rows
+    return done
 
 
 EVERY_ANSWER: dict[Outcome, tuple[str, ...]] = {

@@ -1,7 +1,7 @@
-"""The long run: the faults of the suite, many times over. `python -m tests.long_run --kills 1000`.
+"""The long run: the faults of the suite, many times over. `python -m tests.long_run --full`.
 
-Every number has a bound, so that without options it is over in a few minutes. Exit code 1 when something was
-lost, repeated without a reason, or locked.
+Every number has a bound: without options it is over in ten minutes, with --full in about an hour. Exit code 1
+when something was lost, repeated without a reason, or locked.
 """
 
 import argparse
@@ -9,23 +9,27 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.lab import (
     EVERY_ANSWER,
     Lab,
     Toll,
-    end_soon,
+    end_at_random,
     fault_options,
+    import_beside_a_run,
     kill_runs,
     outage_options,
     terminate_runs,
     toll,
 )
+from tests.machine import MACHINE_FAULTS
+from tests.outages import OUTAGES
+from tests.steps import die_step_by_step
 
 
 @dataclass(frozen=True)
@@ -98,14 +102,57 @@ def overlap(lab: Lab, wanted: argparse.Namespace, chance: random.Random) -> int:
 def ends(lab: Lab, wanted: argparse.Namespace, chance: random.Random) -> int:
     """Mailings that end while they are being sent."""
     lab.open_gateway("--latency", "0.02-0.1", "--fault", "hang=0.01")
-    done = 0
-    while done < wanted.ends and time.monotonic() < wanted.until:
-        end_soon(lab, wanted.messages, timedelta(seconds=chance.uniform(2.5, 5)))
-        done += 1
-    return done
+    return end_at_random(lab, wanted.ends, chance, wanted.until)
 
 
-SCENARIOS: dict[str, Scenario] = {each.__name__: each for each in (kills, signals, hell, overlap, ends)}
+def steps(lab: Lab, wanted: argparse.Namespace, chance: random.Random) -> int:
+    """kill -9 at each step in turn: each statement, each commit, each request and each answer."""
+    lab.open_gateway()
+    return die_step_by_step(lab, first=1, deaths=wanted.kills, until=wanted.until)
+
+
+def importers(lab: Lab, wanted: argparse.Namespace, chance: random.Random) -> int:
+    """Four lists that are imported again and again during a dispatch."""
+    lab.open_gateway("--latency", "0.03")
+    lab.add_mailing(wanted.messages)
+    return import_beside_a_run(lab, importers=4, rows=wanted.messages)
+
+
+def machine_fault(name: str) -> Scenario:
+    """A fault of the machine under running dispatchers, as `tests.machine` has them."""
+    return lambda lab, wanted, chance: MACHINE_FAULTS[name](lab, wanted.messages, chance)
+
+
+def outage(name: str) -> Scenario:
+    return lambda lab, wanted, chance: OUTAGES[name](lab, wanted.messages, chance)
+
+
+SCENARIOS: dict[str, Scenario] = {
+    **{each.__name__: each for each in (kills, steps, signals, hell, overlap, importers, ends)},
+    **{name: outage(name) for name in OUTAGES},
+    **{name: machine_fault(name) for name in MACHINE_FAULTS},
+}
+FIGURES: dict[str, dict[str, int | float]] = {
+    "kills": {"kills": 1000, "messages": 20_000},
+    "steps": {"kills": 1000},
+    "signals": {"signals": 100, "messages": 10_000},
+    "hell": {"messages": 20_000, "seconds": 900, "kills": 50, "concurrency": 64},
+    "overlap": {"messages": 10_000},
+    "importers": {"messages": 10_000},
+    "ends": {"ends": 10_000},
+}
+"""What each scenario takes with `--full`; the faults are those of the design, or more."""
+FULL = {"seconds": 1200.0}
+QUICK = {
+    "kills": 60,
+    "signals": 30,
+    "messages": 2000,
+    "ends": 500,
+    "dispatchers": 8,
+    "concurrency": 16,
+    "seconds": 120.0,
+    "seed": 1,
+}
 
 
 @contextmanager
@@ -133,35 +180,41 @@ def measure(name: str, wanted: argparse.Namespace) -> Row:
         return Row(name, injected, toll(lab), lab.times_locked(), time.monotonic() - began, broken)
 
 
-def main() -> int:
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.long_run", description=__doc__)
     parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"of {' '.join(SCENARIOS)}; else all")
-    parser.add_argument("--kills", type=int, default=60)
-    parser.add_argument("--signals", type=int, default=30)
-    parser.add_argument("--messages", type=int, default=2000)
-    parser.add_argument("--ends", type=int, default=5)
-    parser.add_argument("--dispatchers", type=int, default=8)
-    parser.add_argument("--concurrency", type=int, default=16)
-    parser.add_argument(
-        "--seconds", type=float, default=120.0, help="at most, for the faults of one scenario"
-    )
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--full", action="store_true", help="each fault as often as the design wants it")
+    for name, value in QUICK.items():
+        helped = "at most, for the faults of one scenario" if name == "seconds" else None
+        parser.add_argument(f"--{name}", type=type(value), help=helped, metavar=f"{value:g}")
     parser.add_argument("--fresh", action="store_true", help="an interpreter for each run, as cron starts it")
     parser.add_argument("--keep", action="store_true", help="keep the folders of the laboratories")
-    wanted = parser.parse_args()
+    wanted = parser.parse_args(arguments)
     if unknown := set(wanted.scenario) - SCENARIOS.keys():
         parser.error(f"no such scenario: {' '.join(sorted(unknown))}")
-    print(f"seed {wanted.seed}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
+    return wanted
+
+
+def figures(name: str, wanted: argparse.Namespace) -> argparse.Namespace:
+    """What one scenario takes: what was asked for, else its own figure, else the quick one."""
+    own = FULL | FIGURES.get(name, {}) if wanted.full else {}
+    said = {each: value for each, value in vars(wanted).items() if value is not None}
+    return argparse.Namespace(**(QUICK | own | said))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    wanted = options(arguments)
+    print(f"seed {wanted.seed or QUICK['seed']}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
     print(
-        f"{'scenario':<10}{'messages':>9}{'faults':>8}{'lost':>6}{'repeats':>9}{'unknown':>9}"
+        f"{'scenario':<16}{'messages':>9}{'faults':>8}{'lost':>6}{'repeats':>9}{'unknown':>9}"
         f"{'unexplained':>13}{'locked':>8}{'seconds':>9}"
     )
     clean = True
     for name in wanted.scenario or SCENARIOS:
-        row = measure(name, wanted)
+        row = measure(name, figures(name, wanted))
         cost = row.toll
         print(
-            f"{name:<10}{cost.messages:>9}{row.injected:>8}{cost.lost:>6}{cost.repeats:>9}{cost.unknown:>9}"
+            f"{name:<16}{cost.messages:>9}{row.injected:>8}{cost.lost:>6}{cost.repeats:>9}{cost.unknown:>9}"
             f"{cost.unexplained:>13}{row.locked:>8}{row.seconds:>9.1f}  {row.broken}",
             flush=True,
         )
