@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ from mailer_cli.csv_import.records import COLUMNS
 from mailer_cli.database import Database
 from mailer_cli.models import Client
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# at the start of a cell, or of what becomes one where a spreadsheet takes another delimiter than ours
+FORMULA = re.compile(r"(^|[,;\t\r\n])(?=[\"\s]*[-=+@＝＋－＠])|^(?=[\t\r\n])")
 
 
 @dataclass
@@ -43,4 +45,4 @@ class Export:
 
 
 def _harmless(row: Sequence[object]) -> list[object]:
-    return [f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell for cell in row]
+    return [FORMULA.sub(r"\1'", cell) if isinstance(cell, str) else cell for cell in row]

@@ -20,6 +20,7 @@ from mailer_cli.csv_import import Options, Source
 from mailer_cli.database import Database
 from mailer_cli.errors import Refused
 from tests.conftest import Mailer, Ran
+from tests.rows import add_client
 from tests.test_clients import mail_everybody, messages
 
 DATA = Path(__file__).with_name("data")
@@ -550,6 +551,29 @@ def test_formulas_are_disarmed_on_request_only(mailer: Mailer, database: Databas
     mailer("clients", "add", "--phone", "79161234501", "--tag", "=1+1", "--timezone", "UTC")
     assert mailer("clients", "export").out.endswith("79161234501,916,=1+1,UTC\n")
     assert mailer("clients", "export", "--spreadsheet-safe").out.endswith("79161234501,916,'=1+1,UTC\n")
+
+
+@pytest.mark.parametrize(
+    ("tag", "safe"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+7", "'+7"),
+        ("-5%", "'-5%"),
+        ("@sum", "'@sum"),
+        ("＝1", "'＝1"),
+        ("\t=1", "'\t'=1"),
+        ("\n=1", "'\n'=1"),
+        ('"=1"', '\'"=1"'),
+        ("a;=1", "a;'=1"),
+        ("a, =1", "a,' =1"),
+        ("a\n=1", "a\n'=1"),
+        ("2-for-1 = good", "2-for-1 = good"),
+    ],
+)
+def test_no_cell_is_a_formula_wherever_a_spreadsheet_cuts_it(database: Database, tag: str, safe: str) -> None:
+    add_client(database, 79161234501, tag=tag)
+    text = "".join(csv_export.Export(database, clients.Wanted(), spreadsheet_safe=True).pieces())
+    assert list(csv.reader(io.StringIO(text, newline="")))[1][2] == safe
 
 
 def test_whoever_reads_the_old_file_reads_it_to_its_end(imported: Mailer) -> None:
