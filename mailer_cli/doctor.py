@@ -22,7 +22,7 @@ from mailer_cli.database.journal import journal_of
 from mailer_cli.errors import MailerError, Misconfigured, TokenRefused
 from mailer_cli.findings import Finding, failure, ok, warning
 from mailer_cli.models import Client, GatewayState, Mailing, Run
-from mailer_cli.settings import Settings
+from mailer_cli.settings import Settings, others_can_read
 from mailer_cli.times import BadTime, show_time, zone_of
 
 TOKEN_WARNING = timedelta(days=7)
@@ -75,7 +75,7 @@ def _settings(case: Case) -> Iterator[Finding]:
     path = case.settings.env_file or Path(".env")
     if not path.exists():
         yield ok("settings", "valid; there is no .env, all come from the environment")
-    elif path.stat().st_mode & 0o077:
+    elif others_can_read(path):
         yield warning("settings", f"other users can read {path}, which holds the token", f"chmod 600 {path}")
     else:
         yield ok("settings", f"valid; {path} is the operator's alone")
@@ -141,7 +141,11 @@ def _log(case: Case) -> Iterator[Finding]:
 
 def _in_database(case: Case) -> Iterator[Finding]:
     opened = database.open_database(case.settings)
-    yield ok("database", f"{opened.path} has schema {database.SCHEMA}")
+    if opened.path.stat().st_mode & 0o007:  # a group may be meant to
+        text = f"every user can read {opened.path}, which holds the phones"
+        yield warning("database", text, f"chmod o= {opened.path}")
+    else:
+        yield ok("database", f"{opened.path} has schema {database.SCHEMA}")
     for name, check in DATABASE_CHECKS.items():
         yield from _safely(name, check, case, opened)
 

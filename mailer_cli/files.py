@@ -25,15 +25,20 @@ def open_input(path: Path) -> AbstractContextManager[BinaryIO]:
 def written_whole(path: Path) -> Iterator[IO[str]]:
     """A UTF-8 text that takes the place of the file when all of it is on disk; only its owner reads it.
 
-    What is no plain file, as /dev/stderr, is written as it goes. Raises: Invalid, DatabaseFailed.
+    What is no plain file, as /dev/stderr, is written as it goes, unless it is a terminal, which would obey
+    what is in it. Raises: Invalid, DatabaseFailed.
     """
     if path.is_dir():
         raise Invalid(f"cannot write {path}: it is a folder")
     if not path.parent.is_dir():
         raise Invalid(f"cannot write {path}: there is no folder {path.parent}")
+    if path.is_symlink() and not path.exists():  # perhaps somebody else's, in a folder for all
+        raise Invalid(f"cannot write {path}: it is a link to nothing")
     plain = path.is_file() or not path.exists()
     try:
         with _replacing(path.resolve()) if plain else path.open("w", encoding="utf-8", newline="") as file:
+            if file.isatty():
+                raise Invalid(f"cannot write {path}: it is a terminal", "name a file")
             yield file
     except OSError as error:
         raise DatabaseFailed(f"cannot write {path}: {error.strerror}") from error

@@ -91,6 +91,11 @@ def write_template(path: Path) -> bool:
     return True
 
 
+def others_can_read(path: Path) -> bool:
+    """Whether somebody beside its owner may read the file, which holds the token."""
+    return bool(path.stat().st_mode & 0o077)
+
+
 def _dotenv(env_file: Path | None) -> dict[str, str]:
     from dotenv.parser import parse_stream
 

@@ -12,7 +12,7 @@ from typer.exceptions import TyperException
 from mailer_cli import __version__
 from mailer_cli.cli import clients, database, demo, dispatch, mailings, messages, operations, sandbox, stats
 from mailer_cli.cli.common import Invocation
-from mailer_cli.errors import Invalid, MailerError
+from mailer_cli.errors import DatabaseFailed, Invalid, MailerError
 from mailer_cli.output import Printer, unwritten
 
 app = typer.Typer(
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _reader_left()
     except OSError as error:  # only one without a file can be the help, or a last flush, that was not written
-        return _fail(printer, _bug(error) if error.filename else unwritten(printer.stdout, error))
+        return _fail(printer, _unreached(error) if error.filename else unwritten(printer.stdout, error))
     except Exception as error:
         return _fail(printer, _bug(error))
     return code if isinstance(code, int) else 0
@@ -103,6 +103,12 @@ def _reader_left() -> int:
     """`mailer clients list | head` is no error; keep the interpreter from complaining at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _unreached(error: OSError) -> MailerError:
+    """A file that cannot even be looked at: a folder that is another's, a name that is too long."""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
+    return DatabaseFailed(f"cannot reach {name}: {error.strerror}", "check its name, and its folder's owner")
 
 
 def _bug(error: Exception) -> MailerError:

@@ -40,7 +40,9 @@ def init(at: Invocation) -> output.Result:
         _next_step(at, env_file),
     ]
     found = {"database": str(opened.path), "made": made, "env_file": str(env_file), "env_made": env_made}
-    return output.Note(found | {"schema": database.SCHEMA}, lines)
+    readable = f"other users can read {env_file}, which holds the token: chmod 600 {env_file}"
+    warnings = (readable,) if settings.others_can_read(env_file) else ()
+    return output.Note(found | {"schema": database.SCHEMA}, lines, warnings=warnings)
 
 
 def _next_step(at: Invocation, env_file: Path) -> str:
