@@ -211,6 +211,18 @@ def test_a_proxy_that_is_reached_over_tls_shows_its_certificate(
     assert len(proxy.heads) == len(heard) == (certificate == "good")
 
 
+@pytest.mark.parametrize(("certificate", "hears"), [("good", 1), ("self_signed", 0)])
+def test_so_does_one_that_takes_the_message_itself(trusted: None, certificate: str, hears: int) -> None:
+    heard: list[str] = []
+
+    async def test() -> Answer:
+        async with server(listening(heard), certified(certificate)) as proxy:
+            return await send("http://gate.invalid/send", proxy=proxy.removesuffix("/v1/send"))
+
+    assert run(test()).outcome is (Outcome.OK if hears else Outcome.CONFIG)
+    assert len(heard) == hears
+
+
 @pytest.mark.parametrize(
     "refusal", ["302 Found", "401 No", "403 No", "407 Who", "429 Slow", "502 Bad", "503 No"]
 )
