@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -183,3 +184,18 @@ def test_a_bug_in_the_middle_of_a_run_tells_neither_token_nor_phone(
     ran = mailer("dispatch", code=70)
     told = ran.out + ran.err + caplog.text + logged.read_text()
     assert "ValueError" in told and str(PHONE) not in told and TOKEN not in told
+
+
+# The page that says so
+
+
+def test_the_page_names_tests_that_are_there() -> None:
+    here = Path(__file__).parent
+    page = (here.parent / "docs" / "SECURITY.md").read_text()
+    module = ""
+    names = re.findall(r"`(\.\.|test_\w+)(?:::(test_\w+))?`", page)
+    for name, test in names:
+        module = module if name == ".." else name
+        text = (here / f"{module}.py").read_text()
+        assert not test or f"def {test}(" in text, (module, test)
+    assert len(names) > 15

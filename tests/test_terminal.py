@@ -1,6 +1,7 @@
 """What a terminal would obey, put wherever data can come from: it is shown and never sent."""
 
 import io
+import json
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mailer_cli import output
 from mailer_cli.cli import main
 from mailer_cli.database import Database
 from tests.rows import NOON, add_attempt, add_client, add_mailing, add_message
@@ -59,6 +61,7 @@ def shown(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Sh
         with monkeypatch.context() as patched:
             patched.setattr(sys, "stdout", stdout)
             patched.setattr(sys, "stderr", stderr)
+            patched.setattr(sys, "stdin", Screen("n\n"))
             code = main([str(each) for each in arguments])
         assert code != 70, stderr.getvalue()
         return stdout.getvalue() + stderr.getvalue()
@@ -92,6 +95,7 @@ LOOKS = [
     ("db", "check"),
     ("db", "backup", f"{FILE}.db", "--force"),
     ("--database", f"{FILE}.db", "stats"),
+    ("db", "restore", f"{FILE}.db"),
     ("dispatch", "--dry-run"),
     ("dispatch",),
 ]
@@ -159,6 +163,12 @@ def test_a_csv_list_is_harmless_on_a_terminal_and_exact_in_a_pipe(
     out = shown("clients", "export", "--delimiter", "tab")
     assert obeyed(out) == {"\t"}
     assert "\\x1b]52" in out and out.count("\n") == 3
+
+
+def test_no_character_there_is_gets_through_and_json_loses_none() -> None:
+    text = "".join(map(chr, range(sys.maxunicode, -1, -1)))  # backwards, so that no halves make a pair
+    assert obeyed(output.clean(text)) == obeyed(output.dumps(text)) == set()
+    assert json.loads(output.dumps(text)) == text
 
 
 def test_the_name_of_a_list_is_harmless_beside_its_bar(
