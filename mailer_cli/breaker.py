@@ -12,10 +12,12 @@ from sqlalchemy import Connection, select, update
 from sqlmodel import col
 
 from mailer_cli.gateway import Answer
+from mailer_cli.gateway.answer import RETRY_AFTER_LIMIT
 from mailer_cli.models import GatewayState, Outcome
 
 FAULTS = 5
 SAY_AGAIN = timedelta(hours=1)
+LONGEST_WISH = timedelta(seconds=RETRY_AFTER_LIMIT)
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,9 @@ class State:
         return self.opened_at is not None
 
     def is_busy(self, now: datetime) -> bool:
-        """Whether the gateway wishes to be left alone."""
-        return self.busy_until is not None and self.busy_until > now
+        """Whether the gateway wishes to be left alone: no longer than it can, or a clock was ahead when that
+        was written."""
+        return self.busy_until is not None and now < self.busy_until <= now + LONGEST_WISH
 
 
 _STATE = select(
@@ -53,7 +56,8 @@ def read(connection: Connection) -> State:
 def note(connection: Connection, answers: Iterable[Answer], now: datetime) -> State:
     """Let the answers move the breaker, in their order; its state afterwards. Needs a write transaction."""
     before = read(connection)
-    faults, opened_at, busy_until = before.faults, before.opened_at, before.busy_until
+    faults, opened_at = before.faults, before.opened_at
+    busy_until = before.busy_until if before.is_busy(now) else None
     for answer in answers:
         if answer.outcome is Outcome.OK:
             faults, opened_at = 0, None
@@ -63,7 +67,8 @@ def note(connection: Connection, answers: Iterable[Answer], now: datetime) -> St
         elif answer.outcome in (Outcome.TEMPORARY, Outcome.REJECTED) and opened_at:
             faults, opened_at = 0, None  # it speaks sense again, if only to say no
         if answer.retry_after is not None:
-            busy_until = max(busy_until or now, now + timedelta(seconds=answer.retry_after))
+            wish = now + timedelta(seconds=answer.retry_after)
+            busy_until = max(busy_until or wish, wish)
     after = State(faults, opened_at, busy_until, before.said, before.said_at)
     if after != before:
         moved = {"faults": faults, "opened_at": opened_at, "busy_until": busy_until}
@@ -76,7 +81,8 @@ def should_say(state: State, stopped: str | None, now: datetime) -> bool:
     an hour while it lasts. Cron mails every word."""
     if stopped != state.said:
         return True
-    return stopped is not None and (state.said_at is None or now - state.said_at >= SAY_AGAIN)
+    # also when it was said by a clock that was ahead
+    return stopped is not None and (state.said_at is None or abs(now - state.said_at) >= SAY_AGAIN)
 
 
 def remember_said(connection: Connection, stopped: str | None, now: datetime) -> None:

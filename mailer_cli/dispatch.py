@@ -1,4 +1,4 @@
-"""One run: recover -> expire -> fix audiences -> claim -> send -> record."""
+"""One run: recover -> expire -> bring back -> fix audiences -> claim -> send -> record."""
 
 import asyncio
 from dataclasses import dataclass
@@ -55,6 +55,7 @@ def _has_work(database: Database, locks: RunLocks, now: datetime, only: int | No
             or outbox.has_overdue(connection, now)
             or bool(outbox.dead_runs(connection, locks.is_free))
             or outbox.has_due(connection, now, only)
+            or outbox.has_ahead(connection, now, only)
         )
 
 
@@ -76,6 +77,7 @@ class _Run:
         self._begin(started_at)
         self._recover()
         self._expire()
+        self._bring_back()
         self._fix_audiences()
         sender = asyncio.run(self._send(url, token, began))
         self._expire()
@@ -114,6 +116,14 @@ class _Run:
         self.expired += closed.ended
         self.unknown += closed.unknown
         self.world.log.write("expired", run_id=self.run_id, expired=closed.ended, unknown=closed.unknown)
+
+    def _bring_back(self) -> None:
+        with self.database.read() as connection:
+            if not outbox.has_ahead(connection, self.world.clock(), self.only):
+                return
+        with self.database.write() as connection:
+            messages = outbox.bring_back(connection, self.world.clock(), self.only)
+        self.world.log.write("clock was set back", run_id=self.run_id, messages=messages)
 
     def _fix_audiences(self) -> None:
         """Each in a transaction of its own, so that others get their turn in between."""

@@ -7,13 +7,15 @@ dispatcher looks itself; it never says "surely" when that would find something.
 import os
 import sqlite3
 from contextlib import closing
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
 from mailer_cli import SCHEMA
 
 NOTHING_TO_DO = "nothing to do"
+
+FARTHEST = timedelta(seconds=1350)  # a message waits no longer for a repeat; see `decide`
 
 HAS_WORK = """
     SELECT EXISTS (SELECT 1 FROM run WHERE ended_at IS NULL)
@@ -24,8 +26,11 @@ HAS_WORK = """
         OR EXISTS (SELECT 1 FROM mailing
             JOIN tally ON tally.mailing_id = mailing.id AND tally.status = 'pending' AND tally.messages > 0
             WHERE end_at <= :now OR cancelled_at IS NOT NULL OR removed_at IS NOT NULL
-            OR (paused_at IS NULL AND EXISTS (SELECT 1 FROM message
-                WHERE message.mailing_id = mailing.id AND status = 'pending' AND due_at <= :now)))
+            OR (paused_at IS NULL AND start_at <= :now AND (
+                EXISTS (SELECT 1 FROM message
+                    WHERE message.mailing_id = mailing.id AND status = 'pending' AND due_at <= :now)
+                OR EXISTS (SELECT 1 FROM message
+                    WHERE message.mailing_id = mailing.id AND status = 'pending' AND due_at > :farthest))))
 """
 
 
@@ -45,8 +50,13 @@ def beat_if_idle(path: Path, now: datetime) -> bool:
     with closing(sqlite3.connect(address, uri=True, timeout=0, isolation_level=None)) as raw:
         raw.execute("BEGIN")
         known = raw.execute("SELECT version_num FROM alembic_version").fetchall() == [(SCHEMA,)]
-        has_work = not known or raw.execute(HAS_WORK, {"now": f"{now:%Y-%m-%d %H:%M:%S.%f}"}).fetchone()[0]
+        given = {"now": _stored(now), "farthest": _stored(now + FARTHEST)}
+        has_work = not known or raw.execute(HAS_WORK, given).fetchone()[0]
     if has_work:
         return False
     os.utime(lock_of(path))
     return True
+
+
+def _stored(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S.%f}"

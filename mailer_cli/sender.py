@@ -22,7 +22,7 @@ from mailer_cli.gate import Gate
 from mailer_cli.gateway import Answer
 from mailer_cli.logs import Log, mask
 from mailer_cli.models import MessageStatus, Outcome
-from mailer_cli.outbox import Batch, Claimed, Counts, Demand, Verdict
+from mailer_cli.outbox import LEAD, Batch, Claimed, Counts, Demand, Verdict
 from mailer_cli.settings import Settings
 from mailer_cli.stop import Stop
 
@@ -328,7 +328,8 @@ class Sender:
         for scope, rate in ((claimed.mailing_id, claimed.rate), (None, self._settings.rate)):
             if rate is not None:
                 gate = self._gates.setdefault(scope, Gate(rate))
-                await gate.pass_through(self._seconds_to(claimed.start_at))
+                # it was claimed within LEAD of its moment; if it is further away, the clock was set back
+                await gate.pass_through(min(self._seconds_to(claimed.start_at), LEAD.total_seconds()))
         return self._seconds_to(claimed.deadline) > 0 and self._is_wanted(claimed)
 
     async def _send(self, claimed: Claimed) -> Answer:

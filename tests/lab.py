@@ -31,7 +31,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import inf
 from pathlib import Path
@@ -259,18 +259,18 @@ def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None
         time.sleep(0.005)
 
 
-@dataclass
 class Clock:
     """A clock that the test sets; it runs on from there by itself."""
 
-    start: datetime
-    _began: float = field(default_factory=time.monotonic)
+    def __init__(self, start: datetime) -> None:
+        self.jump(start)
 
     def __call__(self) -> datetime:
-        return self.start + timedelta(seconds=time.monotonic() - self._began)
+        start, began = self._set
+        return start + timedelta(seconds=time.monotonic() - began)
 
     def jump(self, to: datetime) -> None:
-        self.start, self._began = to, time.monotonic()
+        self._set = to, time.monotonic()
 
 
 UNSEEN: set["Lab"] = set()

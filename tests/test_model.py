@@ -234,7 +234,7 @@ class Queue(RuleBasedStateMachine):
         mailing = self.world.say(
             lambda connection: mailings.create(connection, plan, paused=is_paused, now=now, max_text=100)
         )
-        self.world.told[mailing] = Told(end_at, plan.text, window, is_paused)
+        self.world.told[mailing] = Told(plan.start_at, end_at, plan.text, window, is_paused)
 
     def edit(self, mailing: int, word: str, chance: Random) -> None:
         """All but the end may change only in a pause."""

@@ -59,6 +59,7 @@ class Worker:
 class Told:
     """What the operator has said of a mailing."""
 
+    start_at: datetime  # it may lie ahead once more when the clock is set back
     end_at: datetime
     text: str
     window: Window | None = None
@@ -67,7 +68,7 @@ class Told:
 
     def is_open(self, zone: str, now: datetime) -> bool:
         """Whether a message may be claimed now: both the end and the window's closing are far enough."""
-        if self.is_paused or self.is_stopped or now + GUARD >= self.end_at:
+        if self.is_paused or self.is_stopped or not self.start_at <= now < self.end_at - GUARD:
             return False
         closes_in = self.closes_in(zone, now)
         return closes_in is None or closes_in > GUARD

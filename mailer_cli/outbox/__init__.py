@@ -5,19 +5,23 @@ The life of a message, and where each step is:
     claim.py    pending -> sending, with an open attempt, before the first byte goes out
     record.py   sending -> sent | failed | pending | unknown; what a dead run owned; what was never started
     pace.py     when the rate lets the next ones start
+    ahead.py    what waits for a moment that only a clock that was ahead can have named
     close.py    pending -> expired | cancelled (or unknown); failed, unknown, cancelled -> pending;
                 an operator's word
     restore.py  pending, sending -> unknown, when a backup is put back
     purge.py    deleted, long after its mailing's end and when nothing of that is unfinished
 """
 
+from mailer_cli.outbox.ahead import bring_back, has_ahead
 from mailer_cli.outbox.claim import GUARD, Batch, Claimed, Demand, claim, has_due, running, waiting
 from mailer_cli.outbox.close import cancel, expire, follow_zones, has_overdue, resolve, retry, revive
+from mailer_cli.outbox.pace import LEAD
 from mailer_cli.outbox.record import Counts, Verdict, begin_run, dead_runs, end_run, record, recover
 from mailer_cli.outbox.restore import AfterRestore, after_restore
 
 __all__ = [
     "GUARD",
+    "LEAD",
     "AfterRestore",
     "Batch",
     "Claimed",
@@ -26,12 +30,14 @@ __all__ = [
     "Verdict",
     "after_restore",
     "begin_run",
+    "bring_back",
     "cancel",
     "claim",
     "dead_runs",
     "end_run",
     "expire",
     "follow_zones",
+    "has_ahead",
     "has_due",
     "has_overdue",
     "record",

@@ -147,7 +147,7 @@ def waiting(connection: Connection, now: datetime, only: int | None = None) -> l
 
 def _running(connection: Connection, demand: Demand, now: datetime) -> Sequence[RowMapping]:
     """Mailings that may be sent now, with how many of their messages wait."""
-    found = connection.execute(_RUNNING, {"earliest_end": now + GUARD, "only": demand.only})
+    found = connection.execute(_RUNNING, {"earliest_end": now + GUARD, "now": now, "only": demand.only})
     return found.mappings().all()
 
 
@@ -169,6 +169,7 @@ _RUNNING: Select[*tuple[Any, ...]] = (
         col(Mailing.paused_at).is_(None),
         col(Mailing.cancelled_at).is_(None),
         col(Mailing.removed_at).is_(None),
+        col(Mailing.start_at) <= bindparam("now", type_=UTCDateTime()),  # it may be set back after the fixing
         col(Mailing.end_at) > bindparam("earliest_end", type_=UTCDateTime()),
         col(Mailing.id) == func.coalesce(bindparam("only"), col(Mailing.id)),
     )

@@ -9,7 +9,11 @@ MARGIN = 1.04  # requests of several runs start a little late, and must not crow
 
 @dataclass
 class Pace:
-    """Evenly spaced moments after `next_free_at`; `rate` None is no limit."""
+    """Evenly spaced moments after `next_free_at`; `rate` None is no limit.
+
+    What lies further ahead than one request can have put it was written by a clock that was ahead, or for a
+    lower rate, and holds nothing back.
+    """
 
     rate: float | None
     next_free_at: datetime | None
@@ -17,7 +21,10 @@ class Pace:
     taken: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self._next = max(self.now, self.next_free_at or self.now)
+        self._next = self.now
+        if self.rate is not None and self.next_free_at is not None:
+            farthest = self.now + LEAD + self._spacing(self.rate)
+            self._next = self.next_free_at if self.now < self.next_free_at <= farthest else self.now
 
     @property
     def is_free(self) -> bool:
@@ -38,4 +45,8 @@ class Pace:
         """Use up one request that starts at `moment`."""
         self.taken += 1
         if self.rate is not None:
-            self._next = moment + timedelta(seconds=MARGIN / self.rate)
+            self._next = moment + self._spacing(self.rate)
+
+    @staticmethod
+    def _spacing(rate: float) -> timedelta:
+        return timedelta(seconds=MARGIN / rate)
