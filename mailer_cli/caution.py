@@ -49,14 +49,14 @@ class Caution:
         return ends if moment < ends else None
 
     def learn(self, answers: list[Answer]) -> list[Answer]:
-        """Draw the conclusions; the same answers, with a pause for each busy one that named none."""
+        """Draw the conclusions; the same answers, with a pause for each busy one that named none, or that
+        named too short a one again and again."""
         if any(answer.outcome is Outcome.BUSY for answer in answers):
             self._busy += 1
             self._is_slow, self._slow_since = True, None
-        pause = min(BUSY_PAUSE * 2 ** min(self._busy - 1, 10), BUSY_PAUSE_LIMIT)
-        return [self._learn(answer, pause) for answer in answers]
+        return [self._learn(answer) for answer in answers]
 
-    def _learn(self, answer: Answer, pause: float) -> Answer:
+    def _learn(self, answer: Answer) -> Answer:
         if answer.is_gateway_wide:
             self.last_fault = answer
         if answer.outcome in SPEAKS_SENSE:
@@ -68,6 +68,17 @@ class Caution:
                 self._rejected += 1
                 if self._rejected >= REJECTED_IN_A_ROW:
                     self.stop_for("too_many_rejected")
-            case Outcome.BUSY if answer.retry_after is None:
-                return replace(answer, retry_after=pause)
+            case Outcome.BUSY:
+                return replace(answer, retry_after=self._pause(answer.retry_after))
         return answer
+
+    def _pause(self, named: float | None) -> float:
+        """Seconds to leave a busy gateway alone: its own word, as long as that helps."""
+        if named is None:
+            return _backoff(self._busy)
+        return max(named, _backoff(self._busy - 1))
+
+
+def _backoff(times: int) -> float:
+    """Seconds after a gateway was busy so many times with no OK between."""
+    return min(BUSY_PAUSE * 2 ** min(times - 1, 10), BUSY_PAUSE_LIMIT) if times else 0.0

@@ -62,6 +62,13 @@ def test_a_time_that_the_gateway_named_is_kept(caution: Caution) -> None:
     assert caution.learn([named]) == [named]
 
 
+def test_a_time_that_does_not_help_is_not_kept(caution: Caution) -> None:
+    at_once = Answer(Outcome.BUSY, "http 503", 503, retry_after=0.0)
+    assert [caution.learn([at_once])[0].retry_after for _ in range(4)] == [0, 1, 2, 4]
+    caution.learn([OK])
+    assert caution.learn([at_once]) == [at_once]
+
+
 def test_ten_rejected_in_a_row_stop_the_run(caution: Caution) -> None:
     caution.learn([REJECTED] * (REJECTED_IN_A_ROW - 1))
     assert caution.stopped is None
