@@ -1,8 +1,10 @@
 """`mailer db purge`: what goes, what stays, and that it may be killed or run beside a dispatch."""
 
 import contextlib
+import io
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from sqlalchemy import event, text
 
 from mailer_cli import audience, invariants, outbox, retention, stats
+from mailer_cli.cli import main
 from mailer_cli.database import Database, RunLocks
 from mailer_cli.findings import exit_code
 from mailer_cli.models import MessageStatus, Outcome
@@ -214,6 +217,26 @@ def test_a_purge_needs_a_yes_without_a_terminal_and_a_duration(mailer: Mailer, d
     assert "--older-than" in mailer("db", "purge", "--yes", code=2).err
     assert "'3 weeks' is not a duration" in mailer("db", "purge", "--older-than", "3 weeks", code=2).err
     assert query(database, "SELECT count(*) FROM message") == [1]
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("n\n", 1, 6), ("y\n", 0, 0)])
+def test_on_a_terminal_a_purge_says_how_much_would_go_and_asks(
+    database: Database, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, left: int
+) -> None:
+    old_mailing(database, *FINAL)
+    stderr = Screen()
+    monkeypatch.setattr(sys, "stdin", Screen(answer))
+    monkeypatch.setattr(sys, "stderr", stderr)
+    assert main(["db", "purge", "--older-than", "90d"]) == code
+    assert stderr.getvalue().startswith("Delete 6 messages of 1 mailing that ended before 20")
+    assert query(database, "SELECT count(*) FROM message") == [left]
+
+
+class Screen(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def test_a_quiet_purge_says_nothing(mailer: Mailer, database: Database) -> None:

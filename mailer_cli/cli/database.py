@@ -143,8 +143,8 @@ def purge(
 ) -> output.Result:
     """Delete the messages of mailings that ended long ago; the mailings and their totals stay.
 
-    What is unfinished is never touched: a mailing with a message that waits or is in flight is skipped. Runs
-    of that time go too. Safe while a dispatch runs; if it is interrupted, repeat it.
+    What is unfinished is never touched: a mailing with a message that waits or is in flight is skipped; what
+    is unknown is final. Runs of that time go too. Safe while a dispatch runs; if interrupted, repeat it.
     """
     from mailer_cli import retention
 
