@@ -8,6 +8,7 @@ TIME_OUTS = f"{SMALL}::test_no_interleaving_breaks_a_promise[time-outs]"
 MACHINE = "tests/test_model.py"
 EDITS = "tests/test_mailings.py"
 LATE = "tests/test_late_requests.py"
+GATEWAY, HELL = "tests/test_gateway.py", "tests/test_hell.py"
 LIVING = "tests/test_faults.py::test_a_living_run_keeps_what_it_owns"
 
 
@@ -46,6 +47,7 @@ def changes(path: str, *pairs: tuple[str, str]) -> tuple[Change, ...]:
 
 CLAIM, RECORD, CLOSE = "outbox/claim.py", "outbox/record.py", "outbox/close.py"
 LOCKS, SENDER, FAILURE = "database/locks.py", "sender.py", "gateway/failure.py"
+CONNECTION = "gateway/connection.py"
 
 # Binds stay in a weakened condition, or SQLAlchemy would complain instead of the tests.
 STILL_OPEN = "if (each.message_id, each.attempt) not in still_open:"
@@ -317,6 +319,22 @@ MORE = (
             ),
         ),
         (EDITS,),
+    ),
+    Mutant(
+        "an answer to no request is taken for the next one's",
+        changes(
+            CONNECTION,
+            (
+                "connection.protocol is None or connection.protocol.should_close:",
+                "connection.protocol is None:",
+            ),
+        ),
+        (f"{GATEWAY}::test_a_second_answer_is_not_taken_for_the_next_message", HELL),
+    ),
+    Mutant(
+        "a body that a reset has ended is whole",
+        changes(CONNECTION, ("        if exc is not None:\n            _cut(body, exc)\n", "")),
+        (f"{GATEWAY}::test_after_the_first_byte_it_is_unknown", HELL),
     ),
     Mutant(
         "a restore forgets what was in flight",

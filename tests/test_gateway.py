@@ -623,6 +623,7 @@ JUDGED: list[tuple[int, bytes, Outcome, str | None, int | None]] = [
     (200, OK, Outcome.OK, None, 0),
     (201, b' {"code": 0} ', Outcome.OK, None, 0),
     (202, b'{"message": {"code": 5}, "code": 0}', Outcome.OK, None, 0),
+    (200, b'{"code":-0}', Outcome.OK, None, 0),  # an integer by the grammar of JSON
     (200, b'{"code":17}', Outcome.TEMPORARY, "code 17", 17),
     (200, b'{"code":-1}', Outcome.TEMPORARY, "code -1", -1),
     *((200, body, Outcome.UNKNOWN, "foreign body", None) for body in (
