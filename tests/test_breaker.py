@@ -37,7 +37,7 @@ def test_an_ok_between_begins_the_count_anew(connection: Connection) -> None:
     assert not breaker.note(connection, [*[REFUSED] * 4, OK, *[REFUSED] * 4], NOW).is_open
 
 
-@pytest.mark.parametrize("error", ["aborted", "too late"])
+@pytest.mark.parametrize("error", ["aborted", "too late", "overslept"])
 def test_what_we_broke_off_ourselves_is_no_fault_of_the_gateway(connection: Connection, error: str) -> None:
     ours = [Answer(Outcome.UNKNOWN, error), Answer(Outcome.NOT_SENT, error)]
     assert not breaker.note(connection, ours * 5, NOW).is_open

@@ -568,6 +568,36 @@ def test_an_abort_goes_through_after_the_connection_is_closed() -> None:
     run(test())
 
 
+class Suspended(httpx.AsyncBaseTransport):
+    """Stops the whole process for so many seconds, before or after it has asked for the body."""
+
+    def __init__(self, seconds: float, *, is_late: bool) -> None:
+        self.seconds, self.is_late = seconds, is_late
+
+    async def handle_async_request(self, asked: httpx.Request) -> httpx.Response:
+        if self.is_late:
+            await asked.aread()
+        time.sleep(self.seconds)
+        await asked.aread()
+        await asyncio.sleep(1)
+        return httpx.Response(200, content=OK)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_late", "expected"),
+    [
+        (0.1, False, Answer(Outcome.NOT_SENT, "connect timeout")),
+        (1.3, False, Answer(Outcome.NOT_SENT, "overslept")),
+        (0.1, True, Answer(Outcome.UNKNOWN, "read timeout")),
+        (1.3, True, Answer(Outcome.UNKNOWN, "overslept")),
+    ],
+)
+def test_nothing_is_begun_after_a_sleep_beyond_the_deadline_and_no_gateway_is_blamed_for_it(
+    seconds: float, is_late: bool, expected: Answer
+) -> None:
+    assert run(send("http://gate/send", 0.05, transport=Suspended(seconds, is_late=is_late))) == expected
+
+
 class Failing(httpx.AsyncBaseTransport):
     """Fails with these one after the other, before or after it has asked for the body; then answers OK."""
 

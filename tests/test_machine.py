@@ -3,13 +3,14 @@
 import contextlib
 import os
 import random
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from mailer_cli.database import engine
-from tests.breakage import locked, shortened
+from tests.breakage import freeze, locked, shortened
 from tests.lab import Lab, close_forgotten, toll, wait_for_seconds
 from tests.machine import MACHINE_FAULTS, Scenario
 
@@ -52,6 +53,26 @@ def test_a_database_that_cannot_be_read_for_a_while_costs_no_answer(open_lab: Op
         wait_for_seconds(1.0)  # the run looks around every 0.5 s
     assert process.wait().code == 0
     assert set(lab.accepted().values()) == {1}
+    lab.check_invariants()
+
+
+# Time that passes unseen
+
+
+def test_a_run_that_slept_past_its_time_limits_does_not_blame_the_gateway(open_lab: OpenLab) -> None:
+    lab = open_lab(concurrency=8, timeout=1)
+    lab.add_mailing(60)
+    lab.open_gateway("--latency", "0.2")
+    process = lab.start()
+    lab.wait_for_requests(15)
+    freeze(lab, process)
+    wait_for_seconds(2.2)
+    process.send(signal.SIGCONT)
+    ran = process.wait()
+    assert (ran.code, ran.json["stopped"]) == (0, None)
+    assert lab.number("SELECT faults FROM gateway") == 0
+    print(lab.query("SELECT outcome, error, count(*) FROM attempt GROUP BY 1, 2"))
+    lab.run_until_final()
     lab.check_invariants()
 
 

@@ -21,7 +21,7 @@ BY_STATUS: tuple[tuple[Outcome, Collection[int]], ...] = (
     (Outcome.SERVER, range(500, 600)),
 )
 NONSENSE = ("broken body", "foreign body", "oversized body")
-NOT_THE_GATEWAYS = ("aborted", "too late")
+NOT_THE_GATEWAYS = ("aborted", "too late", "overslept")
 
 
 @dataclass(frozen=True, slots=True)

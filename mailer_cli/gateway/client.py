@@ -22,6 +22,9 @@ CONNECT_LIMIT = 10.0  # seconds for pool, DNS, TCP and TLS together
 BODY_LIMIT = 64 * 1024  # bytes of an answer; the real one has about thirty
 TRIES = 5  # of what was certainly not sent, within
 REPEAT_WITHIN = 10.0  # seconds
+OVERSLEPT = (
+    1.0  # seconds after a deadline: who sees it so late was suspended, and may not have seen an answer
+)
 FIRST_PAUSE = 0.5  # seconds, doubling, each times a jitter of 0.5 to 1.5
 
 
@@ -163,7 +166,8 @@ class Gateway:
                 body = await _read(response)
         except Exception as error:
             if response is None or response.is_success:
-                return failure(error, letter.is_begun, response.status_code if response else None)
+                found = failure(error, letter.is_begun, response.status_code if response else None)
+                return replace(found, error="overslept") if letter.is_overslept else found
             body = b""  # the status has said enough
         return judge(response.status_code, response.headers, body, self._clock)
 
@@ -182,7 +186,14 @@ class _Letter(httpx.AsyncByteStream):
         self._ends_at = ends_at
         self.is_begun = False
 
+    @property
+    def is_overslept(self) -> bool:
+        """Whether the exchange went on for so long after its deadline that nobody was awake to end it."""
+        return _now() > (self.deadline.when() or self._ends_at) + OVERSLEPT
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        if _now() >= self._ends_at:  # suspended since the request was allowed
+            raise TimeoutError
         self.is_begun = True
         if not self.deadline.expired():
             self.deadline.reschedule(self._ends_at)
