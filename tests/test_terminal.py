@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from tests.rows import NOON, add_attempt, add_client, add_mailing, add_message
 # the clipboard, the title, colours by a C1 byte, right to left, a line that overwrites itself, Rich's markup
 NASTY = "\x1b]52;c;ZXZpbA==\x07\x1b]0;x\x1b\\\x9b31m\u202egnp\u2066\u200b\x7f\x08\r\x0b\u2028[/x][red]"
 OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")
+BYTES = os.fsdecode(b"\xff\x9b31m")  # what a shell hands over, and no UTF-8
 PHONE = 79161234567
 
 
@@ -131,6 +133,9 @@ MISTAKES = [
     ("db", "restore", FILE, "--yes"),
     ("sandbox", "--fault", NASTY),
     ("sandbox", "--latency", NASTY),
+    ("messages", "list", "--reason", BYTES),
+    ("--database", BYTES, "init"),
+    ("db", "backup", BYTES),
 ]
 
 

@@ -1,6 +1,7 @@
 """The command line: assembly, and `main()`, the only place where an error becomes an exit code."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _reader_left()
     except OSError as error:  # only one without a file can be the help, or a last flush, that was not written
         return _fail(printer, _unreached(error) if error.filename else unwritten(printer.stdout, error))
+    except UnicodeEncodeError as error:
+        return _fail(printer, _not_utf8(arguments) or _bug(error))
     except Exception as error:
         return _fail(printer, _bug(error))
     return code if isinstance(code, int) else 0
@@ -103,6 +106,12 @@ def _reader_left() -> int:
     """`mailer clients list | head` is no error; keep the interpreter from complaining at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _not_utf8(arguments: Sequence[str]) -> MailerError | None:
+    """A file may have any bytes for a name, but what goes into the database is text."""
+    odd = next((each for each in arguments if re.search("[\ud800-\udfff]", each)), None)
+    return None if odd is None else Invalid(f"{odd!r} is not UTF-8, which SQLite needs")
 
 
 def _unreached(error: OSError) -> MailerError:
