@@ -454,7 +454,7 @@ def test_a_pause_reaches_requests_that_wait_for_another_try(open_lab: OpenLab) -
 def test_four_dispatchers_share_the_work_and_repeat_nothing(open_lab: OpenLab) -> None:
     lab = open_lab(concurrency=16)
     lab.add_mailing(2000)
-    lab.open_gateway("--latency", "0.03")
+    lab.open_gateway("--latency", "0.08")  # work enough for one that starts late
     runs = [lab.start() for _ in range(4)]
     assert [each.wait().code for each in runs] == [0, 0, 0, 0]
     lab.check_invariants()

@@ -178,9 +178,10 @@ def edit(
 
 @command(app, "remove", example="mailer clients remove 5 --yes", changes="client_id")
 def remove(at: Invocation, client_id: Id, yes: Yes = False) -> output.Result:
-    """Remove a client for good: his phone is forgotten, messages that wait are cancelled.
+    """Remove a client for good: he loses his phone, and messages that wait are cancelled.
 
-    What was sent to him stays in the statistics. The stop list keeps his phone if it was there.
+    What was sent to him stays in the statistics, with the phone that it went to until `mailer db purge`. The
+    stop list keeps his phone if it was there.
     """
     from mailer_cli import clients
 
