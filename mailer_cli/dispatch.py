@@ -1,6 +1,9 @@
 """One run: recover -> expire -> bring back -> fix audiences -> claim -> send -> record."""
 
 import asyncio
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -163,7 +166,8 @@ class _Run:
                 stopping,
                 self.locks.beat,
             )
-            await sender.work(self.settings.max_seconds - (self.world.timer() - began))
+            with _rare_collections():
+                await sender.work(self.settings.max_seconds - (self.world.timer() - began))
         return sender
 
     def _end(self, counts: Counts, caution: Caution) -> bool:
@@ -180,6 +184,20 @@ class _Run:
         self.locks.beat()
         self.world.log.write("run ended", run_id=self.run_id, stopped=stopped, **vars(counts))
         return is_news
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let the collector of cyclic garbage pass over what was imported, and come less often: it took a tenth
+    of the CPU of a run, which makes next to no cycles."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(20_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 @dataclass(frozen=True)
