@@ -267,9 +267,22 @@ def test_with_no_one_to_tell_the_exit_code_still_tells(folder: Path) -> None:
     assert run("mailer stats >/dev/full 2>/dev/full", folder).returncode == 74
 
 
-def test_a_reader_that_leaves_is_no_error(folder: Path) -> None:
+@pytest.mark.parametrize("command", ["--help", "stats --json", "clients list", "dispatch", "dispatch --json"])
+def test_a_reader_that_leaves_is_no_error(folder: Path, command: str) -> None:
     run("mailer init", folder)
-    ran = run("set -o pipefail; mailer --help | true; mailer stats --json | head -c 1", folder)
+    script = f"set -o pipefail; (sleep 0.1; mailer {command}) | true"  # it has left before there is anything
+    assert vars(run(script, folder)).items() >= {"returncode": 0, "stdout": "", "stderr": ""}.items()
+
+
+def test_a_reader_that_leaves_does_not_hide_what_went_wrong(folder: Path) -> None:
+    run("mailer init", folder)
+    run("mailer clients add --phone 79161234567; mailer mailings create --all --end +1h --text x", folder)
+    assert run("set -o pipefail; (sleep 0.1; mailer dispatch) | true", folder).returncode == 69
+
+
+def test_a_reader_may_take_the_beginning_alone(folder: Path) -> None:
+    run("mailer init", folder)
+    ran = run("set -o pipefail; mailer stats --json | head -c 1", folder)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "{", "")
 
 

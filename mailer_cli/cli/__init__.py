@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # the latter is Typer's, when the reader of a help leaves
         return _reader_left()
     except OSError as error:  # only one without a file can be the help, or a last flush, that was not written
         return _fail(printer, _unreached(error) if error.filename else unwritten(printer.stdout, error))
@@ -103,7 +103,7 @@ def _misused(printer: Printer, error: TyperException) -> int:
 
 
 def _reader_left() -> int:
-    """`mailer clients list | head` is no error; keep the interpreter from complaining at its end."""
+    """`mailer --help | head` is no error; keep the interpreter from complaining at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

@@ -28,9 +28,9 @@ class Printer:
     stderr: TextIO = field(default_factory=lambda: _usable(sys.stderr))
 
     def show(self, result: Result) -> int:
-        """Print the result; its exit code.
+        """Print the result; its exit code, also when the reader leaves before the end.
 
-        Raises: DatabaseFailed when it cannot be written, BrokenPipeError when nobody reads on.
+        Raises: DatabaseFailed when it cannot be written.
         """
         for warning in result.warnings:
             self.warn(warning)
@@ -172,7 +172,7 @@ def _written(stream: TextIO) -> Iterator[None]:
         yield
         stream.flush()
     except BrokenPipeError:
-        raise
+        _let_go(stream)  # `mailer clients list | head` is no error
     except OSError as error:
         raise unwritten(stream, error) from error
 
