@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.lab import Lab, Process, wait_for
+from tests.lab import Lab, Process, Ran, wait_for
 
 UNLIMITED = resource.RLIM_INFINITY
 PAGE = 4096  # bytes of a page of the database
@@ -172,6 +172,7 @@ def freeze(lab: Lab, process: Process) -> None:
     """SIGSTOP, but not while it holds a lock of the database's: that would stop the others too."""
     while True:
         process.send(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)  # each thread of it
         with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(lab._sqlite()) as raw:
             raw.execute("PRAGMA busy_timeout = 100")
             raw.execute("BEGIN EXCLUSIVE")
@@ -227,6 +228,15 @@ def bump(file: Any) -> None:
     file.seek(CHANGE_COUNTER)
     counter = int.from_bytes(file.read(4), "big") + 1
     exchange(file, CHANGE_COUNTER, counter.to_bytes(4, "big"))
+
+
+def one_line(ran: Ran, code: int) -> None:
+    """It failed with this code and one line, perhaps a hint."""
+    assert ran.code == code, ran
+    lines = ran.err.splitlines()
+    errors = [each for each in lines if each.startswith(("error: ", '{"error"'))]
+    assert len(errors) == 1, ran
+    assert all(each in errors or each.startswith(("hint: ", "warning: ")) for each in lines), ran
 
 
 def wait_until_stuck(lab: Lab) -> None:

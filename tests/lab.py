@@ -53,6 +53,7 @@ from mailer_cli.stop import Stop
 ROOT = Path(__file__).parents[1]
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDB9.c2FuZGJveA"  # expires in 2100, signed by nobody
 STOP_AFTER = 600  # seconds; a gateway that was forgotten ends by itself
+ON_ITS_WAY = 0.1  # seconds from the last look at a clock to the gateway
 PATIENCE = 60.0  # seconds; whatever takes longer is a fault
 HOUR = timedelta(hours=1)
 ZONE = "Europe/Moscow"
@@ -263,14 +264,28 @@ class Clock:
     """A clock that the test sets; it runs on from there by itself."""
 
     def __init__(self, start: datetime) -> None:
-        self.jump(start)
+        self.set(start)
+
+    def set(self, to: datetime) -> None:
+        """While nothing is on its way."""
+        self._set = self._before = to, time.monotonic()
 
     def __call__(self) -> datetime:
-        start, began = self._set
-        return start + timedelta(seconds=time.monotonic() - began)
+        return self._read(self._set)
+
+    def at_the_gateway(self) -> datetime:
+        """The same, but that what is on its way while the clock jumps arrives by the time it began by."""
+        latest, before = self._set, self._before
+        return self._read(before if time.monotonic() - latest[1] < ON_ITS_WAY else latest)
 
     def jump(self, to: datetime) -> None:
+        self._before = self._set
         self._set = to, time.monotonic()
+
+    @staticmethod
+    def _read(setting: tuple[datetime, float]) -> datetime:
+        start, began = setting
+        return start + timedelta(seconds=time.monotonic() - began)
 
 
 UNSEEN: set["Lab"] = set()

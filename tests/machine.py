@@ -24,11 +24,21 @@ from tests.breakage import (
     locked,
     mode,
     obey_permissions,
+    one_line,
     shortened,
     small_disk,
     wait_until_stuck,
 )
-from tests.lab import Lab, Process, Ran, wait_for, wait_for_seconds
+from tests.lab import Lab, Process, wait_for, wait_for_seconds
+from tests.surroundings import (
+    clock_jumps,
+    full_log_disk,
+    no_log,
+    no_output,
+    no_room_for_more,
+    other_schema,
+    suspended,
+)
 
 AT_ONCE = 100  # messages for each fault
 Scenario = Callable[[Lab, int, random.Random], int]
@@ -40,15 +50,6 @@ def at_work(lab: Lab, chance: random.Random) -> Process:
     wanted = seen + chance.randrange(2, 25)
     wait_for(lambda: len(lab.ledger) >= wanted or not process.is_alive)
     return process
-
-
-def one_line(ran: Ran, code: int) -> None:
-    """It failed with this code and one line, perhaps a hint."""
-    assert ran.code == code, ran
-    lines = ran.err.splitlines()
-    errors = [each for each in lines if each.startswith(("error: ", '{"error"'))]
-    assert len(errors) == 1, ran
-    assert all(each in errors or each.startswith(("hint: ", "warning: ")) for each in lines), ran
 
 
 Fault = Callable[[Process], AbstractContextManager[object]]
@@ -190,6 +191,18 @@ def locked_database(lab: Lab, messages: int, chance: random.Random) -> int:
     return each_fault(lab, messages, chance, fault, code=75)
 
 
+def locked_for_a_minute(lab: Lab, messages: int, chance: random.Random) -> int:
+    """With the program's own patience: a run at work outlives it, one that begins comes back later."""
+    lab.open_gateway("--latency", "0.05-0.1")
+    lab.add_mailing(messages)
+    process = at_work(lab, chance)
+    with locked(lab, *A_WRITER):
+        one_line(lab.run(code=75), 75)
+        wait_for_seconds(60 - engine.BUSY_TIMEOUT)
+    assert process.wait(100).code == 0
+    return 2
+
+
 MACHINE_FAULTS: dict[str, Scenario] = {
     each.__name__: each
     for each in (
@@ -200,5 +213,13 @@ MACHINE_FAULTS: dict[str, Scenario] = {
         corrupt_page,
         truncated_file,
         locked_database,
+        no_output,
+        no_log,
+        full_log_disk,
+        suspended,
+        clock_jumps,
+        other_schema,
+        no_room_for_more,
+        locked_for_a_minute,
     )
 }

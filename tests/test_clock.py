@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(60)
 def lab_by(folder: Path, clock: Clock, **settings: object) -> Iterator[Lab]:
     with (
         Lab(folder, concurrency=4, max_seconds=5, **settings) as lab,
-        lab.gateway_here(clock, latency="0.02"),
+        lab.gateway_here(clock.at_the_gateway, latency="0.02"),
     ):
         yield lab
 
