@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mailer_cli.gateway.client import Gateway
 
 LOOK_UP = 0.5  # seconds between looks at what the operator has paused meanwhile
-GATHER = 0.01  # seconds that a finished message waits for company in its commit
+GATHER = 0.004  # seconds that a finished message waits for company in its commit
 PATIENCE = 120.0  # seconds of trying to record what is already known
 NOT_STARTED = Answer(Outcome.RELEASED, "not started")
 
