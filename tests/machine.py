@@ -89,7 +89,7 @@ def size_limit(lab: Lab, messages: int, chance: random.Random) -> int:
 
     @contextmanager
     def fault(process: Process) -> Iterator[None]:
-        limit_files(process, chance.choice((0, PAGE, 3 * PAGE)))
+        limit_files(process, chance.choice((PAGE, 2 * PAGE, 3 * PAGE)))  # its output is a file, too
         try:
             yield
         finally:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from mailer_cli import SCHEMA
 from tests.breakage import Disk, each_child, freeze, mounted, no_room_beyond, one_line
 from tests.lab import HOUR, Clock, Lab, stored, wait_for_seconds
 
@@ -172,7 +173,7 @@ def other_schema(lab: Lab, messages: int, chance: random.Random) -> int:
             one_line(each, 78)
             assert hint in each.err, each
         assert len(lab.ledger) == seen
-        lab.execute("UPDATE alembic_version SET version_num = '0001'")
+        lab.execute("UPDATE alembic_version SET version_num = ?", SCHEMA)
         lab.fresh = False
         lab.run()
     return number + 1
