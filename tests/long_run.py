@@ -15,18 +15,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.lab import (
+from tests.faults import (
     EVERY_ANSWER,
-    Lab,
-    Toll,
     end_at_random,
     fault_options,
     import_beside_a_run,
     kill_runs,
     outage_options,
     terminate_runs,
-    toll,
 )
+from tests.judge import Toll, toll
+from tests.lab import Lab
 from tests.machine import MACHINE_FAULTS
 from tests.outages import OUTAGES
 from tests.steps import die_step_by_step

@@ -6,24 +6,24 @@ from sqlalchemy import bindparam, text
 
 from mailer_cli import invariants
 from mailer_cli.audience import FILTER_CHANGED
-from tests import lab
+from tests import judge
 from tests.world import World
 
 
 def check(world: Any) -> None:
     """Raises: AssertionError."""
-    lab.check_tally(world)
+    judge.check_tally(world)
     check_changes(world)
     check_no_message_disappears(world)
-    lab.check_i3_repeats_are_explained(world)
-    lab.check_i4_requests_of_one_id_are_identical(world)
-    lab.check_i5_sent_means_taken(world)
+    judge.check_i3_repeats_are_explained(world)
+    judge.check_i4_requests_of_one_id_are_identical(world)
+    judge.check_i5_sent_means_taken(world)
     check_what_was_taken_is_never_denied(world)
-    lab.check_i8_sending_has_one_open_attempt(world)
-    lab.check_i9_only_the_dead_are_recovered(world)
+    judge.check_i8_sending_has_one_open_attempt(world)
+    judge.check_i9_only_the_dead_are_recovered(world)
     check_the_living_keep_what_they_own(world)
-    lab.check_i10_counters_equal_the_attempts(world)
-    lab.check_i11_limits_are_kept(world, world.limits.failures, world.limits.unknowns)
+    judge.check_i10_counters_equal_the_attempts(world)
+    judge.check_i11_limits_are_kept(world, world.limits.failures, world.limits.unknowns)
     check_zones_follow(world)
     check_doctor_is_content(world)
 
@@ -34,7 +34,7 @@ def check_changes(world: World) -> None:
         SELECT old, new, reason FROM lab_change WHERE NOT (old = 'cancelled' AND new = 'pending')
     """)
     for old, new, _ in changes:
-        assert new in lab.MAY_BECOME.get(old, set()), f"{old} became {new}"
+        assert new in judge.MAY_BECOME.get(old, set()), f"{old} became {new}"
     back = world.query("SELECT message_id FROM lab_change WHERE old = 'cancelled' AND new = 'pending'")
     for (message,) in back:
         reasons = world.query(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from mailer_cli.decide import decide
 from mailer_cli.models import MessageStatus
 from mailer_cli.outbox import Claimed
-from tests.lab import MAY_BECOME
+from tests.judge import MAY_BECOME
 from tests.small_program import LATER, NOW, OVER, Content, Facts, Program
 from tests.wire import FATES
 

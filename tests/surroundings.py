@@ -14,7 +14,8 @@ from pathlib import Path
 
 from mailer_cli import SCHEMA
 from tests.breakage import Disk, each_child, freeze, mounted, no_room_beyond, one_line
-from tests.lab import HOUR, Clock, Lab, stored, wait_for_seconds
+from tests.judge import stored
+from tests.lab import HOUR, Clock, Lab, wait_for_seconds
 
 DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)

@@ -14,7 +14,8 @@ from mailer_cli.gateway import Answer
 from mailer_cli.idle import FARTHEST, beat_if_idle
 from mailer_cli.models import Outcome
 from mailer_cli.outbox.pace import LEAD, MARGIN, Pace
-from tests.lab import Clock, Lab, sent_everything, stored
+from tests.judge import sent_everything, stored
+from tests.lab import Clock, Lab
 
 NOW = datetime(2026, 6, 15, 9, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

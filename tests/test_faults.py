@@ -23,22 +23,9 @@ from mailer_cli.errors import TryLater
 from mailer_cli.models import Outcome
 from tests import lab as laboratory
 from tests.breakage import freeze
-from tests.lab import (
-    EVERY_ANSWER,
-    HOUR,
-    TOKEN,
-    Clock,
-    Lab,
-    end_soon,
-    fault_options,
-    kill_runs,
-    sent_everything,
-    stored,
-    terminate_runs,
-    toll,
-    wait_for,
-    wait_for_seconds,
-)
+from tests.faults import EVERY_ANSWER, end_soon, fault_options, kill_runs, terminate_runs
+from tests.judge import TOKEN, sent_everything, stored, toll
+from tests.lab import HOUR, Clock, Lab, wait_for, wait_for_seconds
 
 SECOND = timedelta(seconds=1)
 RENEWED = f"{TOKEN}Q"

@@ -11,7 +11,8 @@ import pytest
 
 from mailer_cli.database import engine
 from tests.breakage import freeze, locked, shortened
-from tests.lab import Lab, close_forgotten, toll, wait_for_seconds
+from tests.judge import toll
+from tests.lab import Lab, close_forgotten, wait_for_seconds
 from tests.machine import MACHINE_FAULTS, Scenario
 
 OpenLab = Callable[..., Lab]

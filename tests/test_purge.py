@@ -19,7 +19,7 @@ from mailer_cli.database import Database, RunLocks
 from mailer_cli.findings import exit_code
 from mailer_cli.models import MessageStatus, Outcome
 from mailer_cli.outbox import purge
-from tests import child, lab
+from tests import child, judge, lab
 from tests.conftest import Mailer
 from tests.rows import add_attempt, add_client, add_mailing, add_message, add_run
 
@@ -54,7 +54,7 @@ def old_mailing(database: Database, *statuses: str, days: float = 100, **changed
         if status in HISTORY:
             moments = {"ended_at": end_at, "outcome": HISTORY[status]}
             add_attempt(database, message, 1, **moments)
-    run_sql(database, f"UPDATE run SET ended_at = '{lab.stored(end_at)}' WHERE ended_at IS NULL")
+    run_sql(database, f"UPDATE run SET ended_at = '{judge.stored(end_at)}' WHERE ended_at IS NULL")
     return mailing
 
 
@@ -183,7 +183,7 @@ def test_old_runs_go_unless_an_attempt_refers_to_them_or_they_are_the_newest_or_
     old_mailing(database, "sent")  # its run is spare once it is purged
     old_mailing(database, "sent", days=80)
     runs = [add_run(database) for _ in range(4)]
-    long_ago, lately = (f"'{lab.stored(NOW - days * DAY)}'" for days in (100, 80))
+    long_ago, lately = (f"'{judge.stored(NOW - days * DAY)}'" for days in (100, 80))
     for run, ended_at in zip(runs, (long_ago, "NULL", lately, long_ago), strict=True):
         run_sql(database, f"UPDATE run SET ended_at = {ended_at} WHERE id = {run}")
     run_sql(database, f"UPDATE run SET ended_at = {long_ago} WHERE id < {runs[0]}")
@@ -265,7 +265,7 @@ def test_whatever_would_make_messages_or_bring_them_back_is_refused_once_a_maili
     mailing = old_mailing(database, *FINAL, paused_at=NOW)
     mailer("db", "purge", *OLD)
     if end_at is not None:
-        run_sql(database, f"UPDATE mailing SET end_at = '{lab.stored(end_at)}'")
+        run_sql(database, f"UPDATE mailing SET end_at = '{judge.stored(end_at)}'")
     before = query(database, "SELECT * FROM mailing")
     ran = mailer("mailings", command[0], mailing, *command[1:], code=1)
     today = f"{datetime.now(UTC):%Y-%m-%d}"
@@ -277,7 +277,7 @@ def test_whatever_would_make_messages_or_bring_them_back_is_refused_once_a_maili
 def test_all_mailings_are_steered_past_a_purged_one(mailer: Mailer, database: Database) -> None:
     old_mailing(database, "sent", paused_at=NOW)
     mailer("db", "purge", *OLD)
-    run_sql(database, f"UPDATE mailing SET end_at = '{lab.stored(NOW + DAY)}'")
+    run_sql(database, f"UPDATE mailing SET end_at = '{judge.stored(NOW + DAY)}'")
     for words in (["pause", "--all"], ["resume", "--all"], ["cancel", "--all", "--yes"]):
         assert mailer("mailings", *words, "--json").json == []
 
@@ -419,7 +419,7 @@ def test_a_mailing_was_purged_when_its_purge_began(database: Database, small_pag
     with database.write() as connection:
         purge.purge(connection, [1], NOW - 90 * DAY, NOW - DAY)
     purge_now(database)
-    assert query(database, "SELECT purged_at FROM mailing") == [lab.stored(NOW - DAY)]
+    assert query(database, "SELECT purged_at FROM mailing") == [judge.stored(NOW - DAY)]
 
 
 def test_a_purge_waits_after_each_page_for_longer_than_who_wants_a_turn(
@@ -559,7 +559,7 @@ def test_deleting_runs_looks_through_no_table_for_each_of_them(database: Databas
         FROM attempt, n WHERE message_id = (SELECT min(id) FROM message)
     """
     run_sql(database, messages)
-    ended_at = lab.stored(NOW - 100 * DAY)
+    ended_at = judge.stored(NOW - 100 * DAY)
     run_sql(database, "DELETE FROM run WHERE id NOT IN (SELECT run_id FROM attempt)")
     for _ in range(100):
         add_run(database)
@@ -583,7 +583,7 @@ def test_a_purge_and_a_dispatch_at_work_do_not_lock_each_other_out(
         old = here.add_mailing(600)
         here.open_gateway("--latency", "0.005-0.02")
         here.run()
-        here.execute("UPDATE mailing SET end_at = ?", lab.stored(datetime.now(UTC)))
+        here.execute("UPDATE mailing SET end_at = ?", judge.stored(datetime.now(UTC)))
         here.add_mailing(1500, rate=150.0)
         dispatch = here.start()
         here.wait_for_requests(700)
@@ -593,7 +593,7 @@ def test_a_purge_and_a_dispatch_at_work_do_not_lock_each_other_out(
             lab.wait_for_seconds(0.3)
             killed.kill()
             check(here.database)  # each rule in one statement, so that the dispatch may go on meanwhile
-            lab.check_i1_no_row_disappears(here)
+            judge.check_i1_no_row_disappears(here)
         began = len(here.ledger)
         done = here.command("db", "purge", *now).json
         assert done["messages"] > 0
@@ -616,9 +616,9 @@ def test_the_judge_sees_a_message_that_no_purge_has_deleted(tmp_path: Path) -> N
             raw.execute("DELETE FROM attempt WHERE message_id = (SELECT min(id) FROM message)")
             raw.execute("DELETE FROM message WHERE id = (SELECT min(id) FROM message)")
         with pytest.raises(AssertionError):
-            lab.check_i1_no_row_disappears(here)
+            judge.check_i1_no_row_disappears(here)
         here.execute("UPDATE mailing SET purged_at = end_at WHERE id = ?", mailing)
-        lab.check_i1_no_row_disappears(here)
+        judge.check_i1_no_row_disappears(here)
         here.execute("UPDATE tally SET messages = messages - 1 WHERE status = 'sent'")
         with pytest.raises(AssertionError):
-            lab.check_tally(here)
+            judge.check_tally(here)

@@ -17,7 +17,7 @@ from mailer_cli.gateway import Answer
 from mailer_cli.gateway.client import Gateway
 from mailer_cli.models import Outcome
 from mailer_cli.sandbox import KINDS, Faults, parse_faults
-from tests.lab import EVERY_ANSWER
+from tests.faults import EVERY_ANSWER
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TOKEN = "head.body.seal"

@@ -20,7 +20,8 @@ from mailer_cli.database import files
 from mailer_cli.dispatch import _Run
 from mailer_cli.gateway.client import Gateway, _Letter
 from mailer_cli.sender import Sender
-from tests.lab import Lab, Ran, toll
+from tests.judge import toll
+from tests.lab import Lab, Ran
 from tests.old_schemas import make_0001
 from tests.steps import BEFORE, Step, count_steps, die, die_step_by_step
 

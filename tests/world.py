@@ -22,7 +22,8 @@ from mailer_cli.errors import Invalid, Refused
 from mailer_cli.models import Outcome
 from mailer_cli.outbox import Claimed, Counts, Demand, Verdict
 from mailer_cli.times import Window
-from tests.lab import AUDIT, Request, as_utc
+from tests.judge import as_utc
+from tests.lab import AUDIT, Request
 from tests.wire import FATES
 
 NOW = datetime(2026, 6, 15, 9, 0, tzinfo=UTC)  # noon in Moscow; no clock is changed for weeks
