@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.lab import Lab, Process, Ran, wait_for
+from tests.lab import Lab, Process, Ran, wait_for, wait_for_seconds
 
 UNLIMITED = resource.RLIM_INFINITY
 PAGE = 4096  # bytes of a page of the database
@@ -179,6 +179,7 @@ def freeze(lab: Lab, process: Process) -> None:
             raw.execute("ROLLBACK")
             return
         process.send(signal.SIGCONT)
+        wait_for_seconds(0.007)  # or it would never get out of its transaction
 
 
 # Damage
