@@ -1,8 +1,9 @@
 """The loop of one run: claim, send, record, until nothing is due or something stops it.
 
 The event loop holds the requests; each turn of it is one transaction in a thread: the outcomes of what has
-finished are recorded and the free slots claimed anew. What is claimed is in flight, so a run that is killed
-leaves at most as many unknown fates as it has slots.
+finished are recorded and the free slots claimed anew. One turn follows the other, so that what finishes in
+one is the group of the next, the larger the slower the disk is. What is claimed is in flight, so a run that
+is killed leaves at most as many unknown fates as it has slots.
 """
 
 import asyncio
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from mailer_cli.gateway.client import Gateway
 
 LOOK_UP = 0.5  # seconds between looks at what the operator has paused meanwhile
-GATHER = 0.004  # seconds that a finished message waits for company in its commit
 PATIENCE = 120.0  # seconds of trying to record what is already known
 NOT_STARTED = Answer(Outcome.RELEASED, "not started")
 
@@ -95,7 +95,6 @@ class Sender:
         self._in_flight: dict[asyncio.Task[_Finished], Claimed] = {}
         self._bug: BaseException | None = None  # of a request
         self._changed = asyncio.Event()
-        self._enough = asyncio.Event()  # for a commit: half of what is in flight, or all
         self._texts: dict[int, str] = {}
         self._gates: dict[int | None, Gate] = {}  # of mailings, and of all
         self._running: frozenset[int] = frozenset()
@@ -120,7 +119,6 @@ class Sender:
     def _wake(self) -> None:
         self._stopping.set()
         self._changed.set()
-        self._enough.set()
 
     # One turn: record, claim, start
 
@@ -128,7 +126,6 @@ class Sender:
         loop = asyncio.get_running_loop()
         self._beat()
         self._changed.clear()
-        self._enough.clear()
         done = self._learn(self._take_finished())
         self._check_the_clock(loop.time())
         slots = self.caution.slots(len(self._in_flight), loop.time())
@@ -280,8 +277,6 @@ class Sender:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(timeouts)):
                 await self._changed.wait()
-            async with asyncio.timeout(GATHER):
-                await self._enough.wait()
 
     async def _abort(self) -> None:
         """End every request at once; those that had not begun are given back."""
@@ -309,8 +304,6 @@ class Sender:
         else:
             self._finished.append(task.result())
         self._changed.set()
-        if len(self._finished) >= len(self._in_flight):
-            self._enough.set()
 
     async def _deliver(self, claimed: Claimed) -> _Finished:
         token, answer = self._token, NOT_STARTED

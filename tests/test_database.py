@@ -5,14 +5,17 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
 
@@ -140,6 +143,28 @@ def test_a_database_that_cannot_be_used_is_a_matter_of_configuration(
 def test_a_database_locked_past_the_limit_is_to_be_tried_later(database: Database, impatient: None) -> None:
     with child.holding(child.A_WRITER), pytest.raises(TryLater, match="locked"), database.write():
         pass
+
+
+def test_a_writer_looks_for_its_turn_often_at_first_and_never_too_seldom(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(engine, "time", SimpleNamespace(sleep=pauses.append))
+    with child.holding(child.A_WRITER), pytest.raises(TryLater), database.write():
+        pass
+    assert pauses[0] == engine.SHORTEST_PAUSE
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == engine.LONGEST_PAUSE
+    assert engine.BUSY_TIMEOUT <= sum(pauses) < engine.BUSY_TIMEOUT + engine.LONGEST_PAUSE
+
+
+@pytest.mark.parametrize("transaction", [Database.read, Database.write])
+def test_whatever_else_is_locked_is_waited_for_by_sqlite_itself(
+    database: Database, transaction: Callable[[Database], AbstractContextManager[Connection]]
+) -> None:
+    with transaction(database) as connection:
+        waits = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
+    assert waits == engine.BUSY_TIMEOUT * 1000
 
 
 def test_a_full_disk_loses_nothing(database: Database) -> None:

@@ -1,6 +1,7 @@
 """An open database: transactions that take turns, and the driver's errors in our words."""
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -19,6 +20,7 @@ T = TypeVar("T")
 BULK_CACHE = 20_000  # KiB for the tables and as much for the temporary ones, while importing
 ROWS_AT_ONCE = 200  # by one INSERT: a statement costs more than a row, and takes 999 values anywhere
 BUSY_TIMEOUT = 30  # seconds a transaction waits for its turn before exit 75
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.0005, 0.05  # seconds between looks whether it has come
 
 
 class Unreadable(DatabaseFailed):
@@ -137,10 +139,34 @@ def _engine(path: Path, *, create: bool) -> Engine:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         # a deferred BEGIN that writes later fails at once with "locked", whatever the time-out
-        writes = connection.get_execution_options().get("writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)  # noqa: S101  for mypy
+        if connection.get_execution_options().get("writes"):
+            _take_turn(raw)
+        else:
+            raw.execute("BEGIN")
 
     return engine
+
+
+def _take_turn(raw: sqlite3.Connection) -> None:
+    """BEGIN IMMEDIATE, asked for again and again. SQLite's own wait grows to 100 ms, in which the lock of
+    others who hold it for five would lie unused. Raises: sqlite3.OperationalError after BUSY_TIMEOUT."""
+    waited, pause = 0.0, SHORTEST_PAUSE
+    raw.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                raw.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or waited >= BUSY_TIMEOUT:
+                    raise
+            time.sleep(pause)
+            waited += pause
+            pause = min(max(SHORTEST_PAUSE, waited / 20), LONGEST_PAUSE)
+    finally:
+        raw.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT * 1000)}")
 
 
 def persistently(work: Callable[[], T], seconds: float) -> T:
