@@ -181,13 +181,15 @@ class Sender:
     # What happens in the database's thread
 
     def _in_database(self, done: Sequence[_Finished], slots: int) -> _Turned:
-        """Persistently while there is an answer to lose, in hand or in flight."""
+        """Persistently while there is an answer to lose, in hand or in flight, unless the run is aborted."""
 
         def work() -> _Turned:
             looked = None if done else self._look(slots)
             return looked or self._record_and_claim(done, slots)
 
-        return persistently(work, PATIENCE) if done or self._in_flight else work()
+        if not done and not self._in_flight:
+            return work()
+        return persistently(work, PATIENCE, lambda: self._world.stop.is_abort)
 
     def _look(self, slots: int) -> _Turned | None:
         """Look without the write lock; None when there is something to claim."""

@@ -9,6 +9,9 @@ MACHINE = "tests/test_model.py"
 EDITS = "tests/test_mailings.py"
 LATE = "tests/test_late_requests.py"
 GATEWAY, HELL = "tests/test_gateway.py", "tests/test_hell.py"
+COMMITTED = "".join(f'    connection.exec_driver_sql("{each}")\n' for each in ("COMMIT", "BEGIN IMMEDIATE"))
+STEPS, RESTORE, BACKUP = "tests/test_steps.py", "tests/test_restore.py", "tests/test_backup.py"
+PURGE, CLOCK, BREAKER = "tests/test_purge.py", "tests/test_clock.py", "tests/test_breaker.py"
 LIVING = "tests/test_faults.py::test_a_living_run_keeps_what_it_owns"
 
 
@@ -346,6 +349,76 @@ MORE = (
             ),
         ),
         (MACHINE,),
+    ),
+    Mutant(
+        "a restore lets what waited wait",
+        changes("outbox/restore.py", ("    if not keep_pending:\n", "    if False:\n")),
+        (RESTORE,),
+    ),
+    Mutant(
+        "a restore gives ids again",
+        changes(
+            "database/files.py", ("            raise_ids(connection, last_ids(raw))\n", "            pass\n")
+        ),
+        (BACKUP,),
+    ),
+    Mutant(
+        "a purge takes what is unfinished",
+        changes(
+            "outbox/purge.py",
+            (
+                "        return bool(self.pending or self.sending or self.open_attempts)\n",
+                "        return False\n",
+            ),
+        ),
+        (PURGE,),
+    ),
+    Mutant(
+        "a purged mailing is not marked",
+        changes("outbox/purge.py", ("        _mark(connection, each.mailing_id, now)\n", "")),
+        (PURGE,),
+    ),
+    Mutant(
+        "a clock that was ahead holds the rate back",
+        changes(
+            "outbox/pace.py",
+            ("if self.now < self.next_free_at <= farthest else", "if self.now < self.next_free_at else"),
+        ),
+        (CLOCK,),
+    ),
+    Mutant(
+        "our own sleep is the gateway's fault",
+        changes("gateway/answer.py", ('("aborted", "too late", "overslept")', '("aborted", "too late")')),
+        (BREAKER,),
+    ),
+    Mutant(
+        "a new token goes to the old address",
+        changes(
+            "cli/dispatch.py", ("return token if url == at.settings.require_url() else None", "return token")
+        ),
+        ("tests/test_faults.py::test_a_renewed_token_for_another_gateway_is_not_shown_to_this_one",),
+    ),
+    Mutant(
+        "a cancel is two transactions",
+        changes(
+            CLOSE,
+            (
+                "    in_doubt = connection.execute(unknown).rowcount\n",
+                f"    in_doubt = connection.execute(unknown).rowcount\n{COMMITTED}",
+            ),
+        ),
+        (STEPS,),
+    ),
+    Mutant(
+        "a claim is two transactions",
+        changes(
+            CLAIM,
+            (
+                '    connection.execute(_OPEN, {"ids": ids, "run": run_id, "now": now})\n',
+                COMMITTED + '    connection.execute(_OPEN, {"ids": ids, "run": run_id, "now": now})\n',
+            ),
+        ),
+        (STEPS,),
     ),
 )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mailer_cli.database import engine
-from tests.breakage import freeze, locked, shortened
+from tests.breakage import PAGE, freeze, limit_files, locked, one_line, shortened, wait_until_stuck
 from tests.judge import toll
 from tests.lab import Lab, close_forgotten, wait_for_seconds
 from tests.machine import MACHINE_FAULTS, Scenario
@@ -57,6 +57,24 @@ def test_a_database_that_cannot_be_read_for_a_while_costs_no_answer(open_lab: Op
         wait_for_seconds(1.0)  # the run looks around every 0.5 s
     assert process.wait().code == 0
     assert set(lab.accepted().values()) == {1}
+    lab.check_invariants()
+
+
+def test_a_second_ctrl_c_ends_the_wait_for_a_disk_that_stays_full(open_lab: OpenLab) -> None:
+    lab = open_lab(concurrency=8)
+    lab.may_give_up = True
+    lab.add_mailing(100)
+    lab.open_gateway("--latency", "0.05")
+    process = lab.start(as_json=False)
+    lab.wait_for_requests(20)
+    limit_files(process, PAGE)
+    wait_until_stuck(lab)
+    process.send(signal.SIGINT)
+    wait_for_seconds(0.3)  # two that come together are one
+    assert process.is_alive
+    process.send(signal.SIGINT)
+    one_line(process.wait(15), 74)
+    lab.run_until_final()
     lab.check_invariants()
 
 

@@ -169,17 +169,18 @@ def _take_turn(raw: sqlite3.Connection) -> None:
         raw.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT * 1000)}")
 
 
-def persistently(work: Callable[[], T], seconds: float) -> T:
+def persistently(work: Callable[[], T], seconds: float, gives_up: Callable[[], bool]) -> T:
     """Do the work, again and again for so long, as long as the database is locked, full or gone.
 
-    For what must not be lost only. Raises: the last error.
+    For what must not be lost only, unless `gives_up` says so. Raises: the last error.
     """
     from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
+    is_late = stop_after_delay(seconds)
     retrying = Retrying(
         retry=retry_if_exception_type((TryLater, DatabaseFailed)),
-        stop=stop_after_delay(seconds),
-        wait=wait_random_exponential(multiplier=0.1, max=5),
+        stop=lambda state: is_late(state) or gives_up(),
+        wait=wait_random_exponential(multiplier=0.1, max=2),
         reraise=True,
     )
     return retrying(work)
