@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from mailer_cli.gateway.client import Gateway
 
 LOOK_UP = 0.5  # seconds between looks at what the operator has paused meanwhile
+COMPANY = (
+    0.02  # seconds that a finished message waits for others in its commit, while the rate holds back the next
+)
 PATIENCE = 120.0  # seconds of trying to record what is already known
 NOT_STARTED = Answer(Outcome.RELEASED, "not started")
 
@@ -276,9 +279,13 @@ class Sender:
             timeouts.append(max(0.0, self._until - moment))
             if slow_until := self.caution.slow_until(moment):
                 timeouts.append(slow_until - moment)
+        has_no_hurry = turned.batch.held_until is not None and self.caution.slots(
+            len(self._in_flight), moment
+        )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(timeouts)):
                 await self._changed.wait()
+                await asyncio.sleep(COMPANY if has_no_hurry else 0)
 
     async def _abort(self) -> None:
         """End every request at once; those that had not begun are given back."""

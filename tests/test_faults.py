@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -21,6 +22,7 @@ from mailer_cli import sandbox
 from mailer_cli.database import engine, lock_path
 from mailer_cli.errors import TryLater
 from mailer_cli.models import Outcome
+from mailer_cli.sender import Sender
 from tests import lab as laboratory
 from tests.breakage import freeze
 from tests.faults import EVERY_ANSWER, end_soon, fault_options, kill_runs, terminate_runs
@@ -513,6 +515,25 @@ def test_no_second_sees_more_than_the_rate(open_lab: OpenLab) -> None:
     assert most <= 105  # contract.md: never more than 5 % above it
     assert average >= 60
     lab.check_invariants()
+
+
+def test_a_rate_costs_a_commit_for_several_messages_not_for_each(
+    open_lab: OpenLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = open_lab(concurrency=16, rate=200)
+    lab.add_mailing(100)
+    lab.open_gateway()
+    turns, turn = [], Sender._record_and_claim
+
+    def counted(sender: Sender, done: Any, slots: int) -> Any:
+        turns.append(len(done))
+        return turn(sender, done, slots)
+
+    monkeypatch.setattr(Sender, "_record_and_claim", counted)
+    lab.run_here()
+    print(f"{len(turns)} turns")
+    assert sent_everything(lab)
+    assert len(turns) < 50  # a slow machine makes fewer
 
 
 def busiest_second(times: list[datetime]) -> int:

@@ -33,8 +33,8 @@ class Pace:
 
     @property
     def free_at(self) -> datetime:
-        """When `is_free` turns true again."""
-        return self._next - LEAD
+        """When half of LEAD is free again: worth a claim, and early enough for it."""
+        return self._next - LEAD / 2
 
     @property
     def moment(self) -> datetime:
