@@ -33,8 +33,8 @@ class Pace:
 
     @property
     def free_at(self) -> datetime:
-        """When half of LEAD is free again: worth a claim, and early enough for it."""
-        return self._next - LEAD / 2
+        """When a third of LEAD is free again: worth a claim, and early enough for it."""
+        return self._next - LEAD * 2 / 3
 
     @property
     def moment(self) -> datetime:
