@@ -21,16 +21,6 @@ CHANGE_COUNTER = 24  # its place in the file; whoever has pages in memory reads 
 
 
 @contextlib.contextmanager
-def each_child(lab: Lab, hook: Callable[[], object]) -> Iterator[None]:
-    """Every process that is started meanwhile does this before its work."""
-    before, lab.in_child = lab.in_child, hook
-    try:
-        yield
-    finally:
-        lab.in_child = before
-
-
-@contextlib.contextmanager
 def shortened(module: Any, name: str, value: float) -> Iterator[None]:
     """Processes that are forked meanwhile have this limit instead of their own."""
     before = getattr(module, name)

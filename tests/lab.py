@@ -182,16 +182,14 @@ class Process:
     imports; with `fresh` it is an interpreter of its own, as cron starts it.
     """
 
-    def __init__(
-        self, lab: "Lab", name: str, arguments: Sequence[str], prepare: Callable[[], object] | None = None
-    ) -> None:
+    def __init__(self, lab: "Lab", name: str, arguments: Sequence[str]) -> None:
         self.out = lab.folder / f"{name}.out"
         self.err = lab.folder / f"{name}.err"
         self.was_killed = False
         self.gave_up = False  # it said that the database could not be written
         self.may_show_phones = False
         self._child = multiprocessing.get_context("fork").Process(
-            target=_become, args=(lab, self.out, self.err, arguments, prepare)
+            target=_become, args=(lab, self.out, self.err, arguments)
         )
         self._child.start()
         self.pid = self._child.pid or 0
@@ -224,10 +222,8 @@ class Process:
         return Ran(code, self.out.read_text(), self.err.read_text())
 
 
-def _become(
-    lab: "Lab", out: Path, err: Path, arguments: Sequence[str], prepare: Callable[[], object] | None
-) -> None:
-    """Make this fork the program: its folder, environment and output, and nothing of ours but what `prepare`
+def _become(lab: "Lab", out: Path, err: Path, arguments: Sequence[str]) -> None:
+    """Make this fork the program: its folder, environment and output, and nothing of ours but what `in_child`
     does to it."""
     os.setsid()
     os.chdir(lab.folder)
@@ -240,8 +236,6 @@ def _become(
         os.execv(sys.executable, [sys.executable, "-m", "mailer_cli", *arguments])
     time.tzset()
     sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8") for number in (1, 2))
-    if prepare is not None:
-        prepare()
     code = main(arguments)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -339,6 +333,15 @@ class Lab:
             each.kill()
         UNSEEN.discard(self)
         self.check_output()
+
+    @contextlib.contextmanager
+    def each_child(self, hook: Callable[[], object]) -> Iterator[None]:
+        """Every process that is started meanwhile does this before its work."""
+        before, self.in_child = self.in_child, hook
+        try:
+            yield
+        finally:
+            self.in_child = before
 
     # What is there
 
@@ -457,11 +460,9 @@ class Lab:
 
     # Runs
 
-    def start(
-        self, *options: str, as_json: bool = True, prepare: Callable[[], object] | None = None
-    ) -> Process:
-        """Start `mailer dispatch` as a process; `prepare` is done in it before the program begins."""
-        return self._launch("dispatch", ["dispatch", *(["--json"] if as_json else []), *options], prepare)
+    def start(self, *options: str, as_json: bool = True) -> Process:
+        """Start `mailer dispatch` as a process."""
+        return self._launch("dispatch", ["dispatch", *(["--json"] if as_json else []), *options])
 
     def run(
         self, *options: str, code: int | None = 0, as_json: bool = True, seconds: float = PATIENCE
@@ -471,9 +472,9 @@ class Lab:
         assert code is None or ran.code == code, ran
         return ran
 
-    def start_command(self, *arguments: str, prepare: Callable[[], object] | None = None) -> Process:
+    def start_command(self, *arguments: str) -> Process:
         """Start any other command, its result as JSON."""
-        process = self._launch("command", [*arguments, "--json"], prepare)
+        process = self._launch("command", [*arguments, "--json"])
         process.may_show_phones = True  # a result is what the operator has asked for
         return process
 
@@ -528,10 +529,8 @@ class Lab:
         )
         return dispatch.run(open_database(settings), settings, world, only)
 
-    def _launch(
-        self, kind: str, arguments: Sequence[str], prepare: Callable[[], object] | None = None
-    ) -> Process:
-        process = Process(self, f"{kind}-{self._number(kind)}", arguments, prepare)
+    def _launch(self, kind: str, arguments: Sequence[str]) -> Process:
+        process = Process(self, f"{kind}-{self._number(kind)}", arguments)
         self.processes.append(process)
         return process
 

@@ -18,7 +18,6 @@ from tests.breakage import (
     cut_off,
     damaged,
     data_folder,
-    each_child,
     freeze,
     limit_files,
     locked,
@@ -121,7 +120,7 @@ def full_disk(lab: Lab, messages: int, chance: random.Random) -> int:
 
 def read_only(lab: Lab, messages: int, chance: random.Random) -> int:
     """Neither the database, its journal, nor their folder may be written any more in the middle of a run."""
-    with data_folder(lab) as folder, each_child(lab, obey_permissions):
+    with data_folder(lab) as folder, lab.each_child(obey_permissions):
         journal, file = folder / "mailer.db-journal", folder / "mailer.db"
 
         @contextmanager

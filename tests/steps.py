@@ -170,7 +170,8 @@ def die_step_by_step(lab: Lab, *, first: int, deaths: int, stride: int = 1, unti
     while done < deaths and time.monotonic() < until:
         if lab.open_messages() < MANY:
             lab.add_mailing(MANY)
-        ran = lab.start(prepare=partial(count_steps, die, wanted)).wait()
+        with lab.each_child(partial(count_steps, die, wanted)):
+            ran = lab.start().wait()
         done += ran.code == -signal.SIGKILL
         wanted = wanted + stride if ran.code == -signal.SIGKILL else first
         lab.forget_backoffs()

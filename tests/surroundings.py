@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mailer_cli import SCHEMA
-from tests.breakage import Disk, each_child, freeze, mounted, no_room_beyond, one_line
+from tests.breakage import Disk, freeze, mounted, no_room_beyond, one_line
 from tests.judge import stored
 from tests.lab import HOUR, Clock, Lab, wait_for_seconds
 
@@ -56,7 +56,7 @@ def no_output(lab: Lab, messages: int, chance: random.Random) -> int:
     lab.fresh = True
     for number in rounds(lab, messages):
         outlet, code = OUTLETS[number % len(OUTLETS)]
-        with each_child(lab, outlet):
+        with lab.each_child(outlet):
             ran = lab.run(code=code)
         assert lab.open_messages() == 0
         if code and outlet is not both_closed:
@@ -196,12 +196,12 @@ def no_room_for_more(lab: Lab, messages: int, chance: random.Random) -> int:
         ("db", "backup", "copy.db"),
         ("--database", "new.db", "init"),
     )
-    with each_child(lab, no_room_beyond((lab.folder / "mailer.db").stat().st_size // 2)):
+    with lab.each_child(no_room_beyond((lab.folder / "mailer.db").stat().st_size // 2)):
         one_line(lab.command(*commands[0], code=74), 74)
-    with each_child(lab, no_room_beyond((lab.folder / "mailer.db").stat().st_size)):
+    with lab.each_child(no_room_beyond((lab.folder / "mailer.db").stat().st_size)):
         for each in commands[:2]:
             one_line(lab.command(*each, code=74), 74)
-    with each_child(lab, no_room_beyond(8192)):
+    with lab.each_child(no_room_beyond(8192)):
         for each in commands[2:]:
             one_line(lab.command(*each, code=74), 74)
     assert lab.statuses() == {}

@@ -29,8 +29,8 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
             lab.add_mailing(2)
             lab.run()
         lab.add_mailing(2)
-        dead = lab.start(prepare=Step("a claim is committed", Sender, "_in_database").arm)
-        assert dead.wait().code == -signal.SIGKILL
+        with lab.each_child(Step("a claim is committed", Sender, "_in_database").arm):
+            assert lab.start().wait().code == -signal.SIGKILL
         assert lab.statuses().keys() == EVERY_STATUS
         yield lab
 

@@ -41,7 +41,8 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 def dispatch_dies(lab: Lab, step: Step) -> None:
-    ran = lab.start(prepare=step.arm).wait()
+    with lab.each_child(step.arm):
+        ran = lab.start().wait()
     assert ran.code == -signal.SIGKILL, ran
 
 
@@ -263,7 +264,8 @@ def carry_out(lab: Lab, change: Change, now: datetime, step: int) -> Ran:
         common.utc_now = lambda: now
         count_steps(die, step)
 
-    return lab.start_command(*change.words.split(), prepare=prepare).wait()
+    with lab.each_child(prepare):
+        return lab.start_command(*change.words.split()).wait()
 
 
 def content(lab: Lab) -> list[str]:
@@ -292,7 +294,8 @@ def test_a_migration_can_be_killed_at_any_step_and_repeated(tmp_path: Path, comm
         assert after != before
         for wanted in itertools.count(1):
             begin()
-            ran = lab.start_command(*command.split(), prepare=partial(count_steps, die, wanted)).wait()
+            with lab.each_child(partial(count_steps, die, wanted)):
+                ran = lab.start_command(*command.split()).wait()
             if ran.code == 0:
                 break
             assert ran.code == -signal.SIGKILL, ran
@@ -325,7 +328,8 @@ def test_a_backup_that_dies_is_whole_or_as_it_was(tmp_path: Path, step: Step, wa
             lab.command("db", "backup", "backup.db")
         before = target.read_bytes() if was_there else None
         lab.add_mailing(MESSAGES)
-        ran = lab.start_command("db", "backup", "backup.db", "--force", prepare=step.arm).wait()
+        with lab.each_child(step.arm):
+            ran = lab.start_command("db", "backup", "backup.db", "--force").wait()
         assert ran.code == -signal.SIGKILL
         if IN_A_BACKUP[step]:
             with contextlib.closing(sqlite3.connect(target)) as raw:
@@ -350,7 +354,8 @@ def test_a_restore_that_dies_leaves_the_old_content_or_the_new(tmp_path: Path, s
         lab.command("db", "backup", "backup.db")
         lab.execute("UPDATE message SET status = 'cancelled', reason = 'since'")
         before = content(lab)
-        ran = lab.start_command("db", "restore", "backup.db", "--yes", prepare=step.arm).wait()
+        with lab.each_child(step.arm):
+            ran = lab.start_command("db", "restore", "backup.db", "--yes").wait()
         assert ran.code == -signal.SIGKILL
         if IN_A_RESTORE[step]:
             assert lab.statuses() == {"unknown": MESSAGES}
