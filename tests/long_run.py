@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = options(arguments)
     print(f"seed {wanted.seed or QUICK['seed']}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
     print(
-        f"{'scenario':<16}{'messages':>9}{'faults':>8}{'lost':>6}{'repeats':>9}{'unknown':>9}"
+        f"{'scenario':<20}{'messages':>9}{'faults':>8}{'lost':>6}{'repeats':>9}{'unknown':>9}"
         f"{'unexplained':>13}{'locked':>8}{'seconds':>9}"
     )
     clean = True
@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         row = measure(name, figures(name, wanted))
         cost = row.toll
         print(
-            f"{name:<16}{cost.messages:>9}{row.injected:>8}{cost.lost:>6}{cost.repeats:>9}{cost.unknown:>9}"
+            f"{name:<20}{cost.messages:>9}{row.injected:>8}{cost.lost:>6}{cost.repeats:>9}{cost.unknown:>9}"
             f"{cost.unexplained:>13}{row.locked:>8}{row.seconds:>9.1f}  {row.broken}",
             flush=True,
         )

@@ -17,7 +17,10 @@ def rows(out: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("scenario", ["kills", "steps", "importers", "ends", "gateway_down", "token_refused"])
+@pytest.mark.parametrize(
+    "scenario",
+    ["kills", "steps", "importers", "ends", "gateway_down", "token_refused", "locked_database"],
+)
 def test_a_scenario_prints_its_line_and_loses_nothing(
     scenario: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
