@@ -23,7 +23,7 @@ from tests.planted import MUTANTS, Mutant
 ROOT = Path(__file__).parents[1]
 TIME_LIMIT = 900  # seconds for one run of pytest; a mutant that hangs is not caught
 BY_ASSERTION = re.compile(
-    r"^FAILED (?P<test>\S+)(?: - )?(?:AssertionError|assert|.*IntegrityError)", re.MULTILINE
+    r"^FAILED (?P<test>\S+?(?:\[.*?\])?) - (?:AssertionError|assert|.*IntegrityError)", re.MULTILINE
 )
 
 

@@ -49,6 +49,7 @@ def test_a_mutant_that_survives_is_an_error(capsys: pytest.CaptureFixture[str]) 
     [
         (1, "FAILED tests/test_x.py::test_y - AssertionError: I5", "tests/test_x.py::test_y"),
         (1, "FAILED tests/test_x.py::test_y - assert 1 == 2", "tests/test_x.py::test_y"),
+        (1, "FAILED tests/test_x.py::test_y[as it is] - assert 1 == 2", "tests/test_x.py::test_y[as it is]"),
         (1, "FAILED tests/test_x.py::test_y - sqlite3.IntegrityError: CHECK", "tests/test_x.py::test_y"),
         (1, "FAILED tests/test_x.py::test_y - NameError: name 'x' is not defined", None),
         (1, "FAILED tests/test_x.py::test_y - Failed: Timeout (>120.0s) from pytest-timeout.", None),
