@@ -24,7 +24,7 @@ from mailer_cli.gateway.client import Gateway
 from mailer_cli.models import Outcome
 from tests.hell import BODY_LIMIT, HELL, Hell, Script, allowed, answer, row, verdict
 
-EXAMPLES = 5 * int(os.environ.get("MAILER_EXAMPLES", "60"))
+EXAMPLES = 4 * int(os.environ.get("MAILER_EXAMPLES", "60"))
 SHRINKS = os.environ.get("MAILER_SHRINK") != "no"
 LIMIT = 0.15  # seconds for an exchange
 SLACK = 2.0  # seconds that a machine may be busy otherwise

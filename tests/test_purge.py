@@ -584,7 +584,7 @@ def test_a_purge_and_a_dispatch_at_work_do_not_lock_each_other_out(
         here.open_gateway("--latency", "0.005-0.02")
         here.run()
         here.execute("UPDATE mailing SET end_at = ?", judge.stored(datetime.now(UTC)))
-        here.add_mailing(1500, rate=150.0)
+        here.add_mailing(1500, rate=300.0)
         dispatch = here.start()
         here.wait_for_requests(700)
         now = ("--older-than", "0s", "--yes")
