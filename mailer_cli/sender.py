@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from mailer_cli.gateway.client import Gateway
 
 LOOK_UP = 0.5  # seconds between looks at what the operator has paused meanwhile
-COMPANY = (
-    0.02  # seconds that a finished message waits for others in its commit, while the rate holds back the next
-)
+COMPANY = 0.02  # seconds that what is finished waits for more in its commit while the rate lets none begin
 PATIENCE = 120.0  # seconds of trying to record what is already known
 NOT_STARTED = Answer(Outcome.RELEASED, "not started")
 
