@@ -15,7 +15,7 @@ from pathlib import Path
 from mailer_cli import SCHEMA
 from tests.breakage import Disk, freeze, mounted, no_room_beyond, one_line
 from tests.judge import stored
-from tests.lab import HOUR, Clock, Lab, wait_for_seconds
+from tests.lab import HOUR, Clock, Lab, wait_for
 
 DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
@@ -107,6 +107,8 @@ def one_warning(lab: Lab) -> None:
 
 # Time
 
+ASLEEP = 3.5 * SECOND  # so far from its end a run goes on; and longer than a limit of 1 s and OVERSLEPT
+
 
 def suspended(lab: Lab, messages: int, chance: random.Random) -> int:
     """Asleep past the time limits of its requests, or past a mailing's end, while another run is at work."""
@@ -117,12 +119,13 @@ def suspended(lab: Lab, messages: int, chance: random.Random) -> int:
         seen, mailing = len(lab.ledger), lab.add_mailing(2 * AT_ONCE)
         process = lab.start()
         lab.wait_for_requests(seen + chance.randrange(9, 30))
-        end_at = datetime.now(UTC) + 2.5 * SECOND
         if number % 2:
+            end_at = datetime.now(UTC) + ASLEEP
             lab.execute("UPDATE mailing SET end_at = ? WHERE id = ?", stored(end_at), mailing)
         freeze(lab, process)
+        until = datetime.now(UTC) + ASLEEP
         lab.run(code=None)
-        wait_for_seconds((end_at - datetime.now(UTC)).total_seconds())
+        wait_for(lambda until=until: datetime.now(UTC) > until)
         process.send(signal.SIGCONT)
         ran = process.wait()
         assert (ran.code, ran.err) == (0, ""), ran
