@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from mailer_cli import output
+from mailer_cli.database import Database
 from mailer_cli.errors import DatabaseFailed, Invalid, Refused
 from mailer_cli.output import Card, Note, Printer, Table, Text, column
 from mailer_cli.output.layout import fit
 from mailer_cli.output.safe import width
+from tests.conftest import Mailer
 
 NASTY = [
     "[/x]",
@@ -251,8 +253,9 @@ def run(command: str, folder: Path, **changed: str) -> subprocess.CompletedProce
         "mailer stats >&-",
     ],
 )
-def test_nothing_is_lost_unsaid_when_stdout_cannot_be_written(folder: Path, command: str) -> None:
-    run("mailer init", folder)
+def test_nothing_is_lost_unsaid_when_stdout_cannot_be_written(
+    database: Database, folder: Path, command: str
+) -> None:
     ran = run(command, folder)
     assert ran.returncode == 74
     assert "cannot write the output" in ran.stderr.splitlines()[0]
@@ -260,50 +263,49 @@ def test_nothing_is_lost_unsaid_when_stdout_cannot_be_written(folder: Path, comm
     assert "Exception ignored" not in ran.stderr
 
 
-def test_with_no_one_to_tell_the_exit_code_still_tells(folder: Path) -> None:
-    run("mailer init", folder)
+def test_with_no_one_to_tell_the_exit_code_still_tells(database: Database, folder: Path) -> None:
     assert run("mailer stats 5 2>/dev/full", folder).returncode == 1
     assert run("mailer stats 5 2>&-", folder).returncode == 1
     assert run("mailer stats >/dev/full 2>/dev/full", folder).returncode == 74
 
 
 @pytest.mark.parametrize("command", ["--help", "stats --json", "clients list", "dispatch", "dispatch --json"])
-def test_a_reader_that_leaves_is_no_error(folder: Path, command: str) -> None:
-    run("mailer init", folder)
+def test_a_reader_that_leaves_is_no_error(database: Database, folder: Path, command: str) -> None:
     script = f"set -o pipefail; (sleep 0.1; mailer {command}) | true"  # it has left before there is anything
     assert vars(run(script, folder)).items() >= {"returncode": 0, "stdout": "", "stderr": ""}.items()
 
 
-def test_a_reader_that_leaves_does_not_hide_what_went_wrong(folder: Path) -> None:
-    run("mailer init", folder)
-    run("mailer clients add --phone 79161234567; mailer mailings create --all --end +1h --text x", folder)
-    assert run("set -o pipefail; (sleep 0.1; mailer dispatch) | true", folder).returncode == 69
+def test_a_reader_that_leaves_does_not_hide_what_went_wrong(
+    database: Database, mailer: Mailer, folder: Path
+) -> None:
+    mailer("clients", "add", "--phone", "79161234567")
+    mailer("mailings", "create", "--all", "--end", "+1h", "--text", "x")
+    script = "set -o pipefail; (sleep 0.1; mailer dispatch) | true"
+    assert run(script, folder, MAILER_TIMEOUT="1").returncode == 69
 
 
-def test_a_reader_may_take_the_beginning_alone(folder: Path) -> None:
-    run("mailer init", folder)
+def test_a_reader_may_take_the_beginning_alone(database: Database, folder: Path) -> None:
     ran = run("set -o pipefail; mailer stats --json | head -c 1", folder)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "{", "")
 
 
 @pytest.mark.parametrize("setting", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "latin-1"}])
-def test_a_pipe_gets_utf8_whatever_the_locale_says(folder: Path, setting: dict[str, str]) -> None:
+def test_a_pipe_gets_utf8_whatever_the_locale_says(
+    database: Database, folder: Path, setting: dict[str, str]
+) -> None:
     text = "'Привет █'"
-    run("mailer init", folder)
     ran = run(f"mailer mailings create --all --end +1h --text {text} --json", folder, **setting)
     assert json.loads(ran.stdout)["text"] == "Привет █"
     assert "Привет █" in run("mailer mailings list", folder, **setting).stdout
 
 
-def test_a_pipe_does_not_wait_for_rich(folder: Path) -> None:
-    run("mailer init", folder)
+def test_a_pipe_does_not_wait_for_rich(database: Database, folder: Path) -> None:
     ran = run("mailer stats", folder, PYTHONPROFILEIMPORTTIME="1")
     assert "mailer_cli.stats" in ran.stderr
     assert "rich.console" not in ran.stderr
 
 
-def test_a_real_terminal_is_recognised(folder: Path) -> None:
-    run("mailer init", folder)
+def test_a_real_terminal_is_recognised(database: Database, folder: Path) -> None:
     leader, follower = pty.openpty()
     environment = {
         **os.environ,
