@@ -87,9 +87,9 @@ def test_quiet_says_nothing_while_all_is_well_and_what_is_wrong_otherwise(
 @pytest.mark.parametrize(
     ("given", "level", "said", "code"),
     [
-        (expiring(days=30), "ok", "expires at", 0),
-        (expiring(days=6), "warning", "in 143 hours", 0),
-        (expiring(days=-1), "error", "the token expired at", 77),
+        pytest.param(expiring(days=30), "ok", "expires at", 0, id="in 30 days"),
+        pytest.param(expiring(days=6), "warning", "in 143 hours", 0, id="in 6 days"),
+        pytest.param(expiring(days=-1), "error", "the token expired at", 77, id="yesterday"),
         (token({}), "ok", "does not expire", 0),
         (token({"exp": "soon"}), "error", "not a JWT", 78),
         (token({"exp": 10**30}), "error", "not a JWT", 78),
