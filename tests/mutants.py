@@ -54,6 +54,7 @@ def run_tests(folder: Path, tests: str, examples: int) -> Trial:
         sys.executable,
         "-m",
         "pytest",
+        *("-n", "0"),  # the mutants themselves share the cores
         "-x",
         "-rf",
         "--tb=short",
