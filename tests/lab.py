@@ -23,6 +23,7 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import sqlite3
 import sys
 import tempfile
@@ -279,6 +280,14 @@ class Clock:
         return start + timedelta(seconds=time.monotonic() - began)
 
 
+def _kept_port() -> socket.socket:
+    """A port for a gateway that comes and goes: meanwhile it refuses, and is given to nobody else."""
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that the gateway may listen there, too
+    kept.bind(("127.0.0.1", 0))
+    return kept
+
+
 UNSEEN: set["Lab"] = set()
 """Laboratories that were not closed yet, so that nobody has looked at what they said."""
 
@@ -307,7 +316,8 @@ class Lab:
         self.may_give_up = False  # the scenario breaks the database on purpose
         self.in_child: Callable[[], object] = lambda: None  # done by each new process before its work
         self._gateway: Process | None = None
-        self._port = 0
+        self._kept = _kept_port()
+        self._port = self._kept.getsockname()[1]
         self._names = Counter[str]()
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("MAILER_", "PYTHON"))
@@ -331,6 +341,7 @@ class Lab:
         """End whatever still runs, and look at all that was said. Raises: AssertionError, then."""
         for each in self.processes:
             each.kill()
+        self._kept.close()
         UNSEEN.discard(self)
         self.check_output()
 
@@ -398,15 +409,13 @@ class Lab:
 
     # The gateway
 
-    def open_gateway(self, *options: str, port: int | None = None) -> None:
+    def open_gateway(self, *options: str) -> None:
         """Start a gateway process; `.env` points to it. A second one takes the place of the first."""
-        wanted = self._port if port is None else port
-        arguments = ["sandbox", "--json", "--port", str(wanted), "--ledger", str(self.ledger_path)]
+        arguments = ["sandbox", "--json", "--port", str(self._port), "--ledger", str(self.ledger_path)]
         self._gateway = self._launch("gateway", [*arguments, "--stop-after", str(STOP_AFTER), *options])
         out = self._gateway.out
         wait_for(lambda: out.exists() and out.read_text().count("\n"))
-        said = json.loads(out.read_text())
-        self._port, self.url = said["port"], said["url"]
+        self.url = json.loads(out.read_text())["url"]
         self.write_env()
 
     def close_gateway(self) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import httpx
 import pytest
 
 from mailer_cli import sandbox
@@ -186,6 +188,15 @@ def test_a_gateway_that_is_down_costs_one_request_a_run_and_no_message_its_limit
     assert [each.err.count("back") for each in back] == [1, 0]
     assert sent_everything(lab)
     lab.check_invariants()
+
+
+def test_the_port_of_a_gateway_that_is_away_is_given_to_nobody_else(open_lab: OpenLab) -> None:
+    """Another test beside this one would get its messages."""
+    lab = open_lab()
+    lab.open_gateway()
+    lab.close_gateway()
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", httpx.URL(lab.url).port))
 
 
 def test_a_run_that_asked_nobody_does_not_say_that_the_gateway_is_back(open_lab: OpenLab) -> None:
