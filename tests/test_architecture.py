@@ -1,6 +1,7 @@
 """The rules of the layout and of style: one road, one room a library, one clock, one queue."""
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,12 +35,16 @@ ROOMS = {
 }
 
 
-def modules() -> Iterator[tuple[str, Path, ast.Module]]:
+@functools.cache
+def modules() -> tuple[tuple[str, Path, ast.Module], ...]:
     """Every source file with the name of the module or package that it belongs to."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if name != "__init__":
-            yield name, path, ast.parse(path.read_text())
+    paths = sorted(PACKAGE.rglob("*.py"))
+    names = (path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in paths)
+    return tuple(
+        (name, path, ast.parse(path.read_text()))
+        for name, path in zip(names, paths, strict=True)
+        if name != "__init__"
+    )
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
