@@ -84,7 +84,9 @@ def each_fault(lab: Lab, messages: int, chance: random.Random, fault: Fault, cod
 
 
 def size_limit(lab: Lab, messages: int, chance: random.Random) -> int:
-    """The file may not grow, as by a quota; needs no rights."""
+    """The file may not grow, as by a quota; needs no rights. Without a log, whose file would fail as well."""
+    lab.settings["log"] = ""
+    lab.write_env()
 
     @contextmanager
     def fault(process: Process) -> Iterator[None]:
