@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlmodel import col
 from sqlmodel.sql.sqltypes import UTCDateTime
 
-from mailer_cli.database.rows import numbers, packed_numbers
+from mailer_cli.database.rows import columns, numbers, packed, packed_numbers
 from mailer_cli.models import (
     Attempt,
     Block,
@@ -118,7 +118,7 @@ def _claim_once(connection: Connection, demand: Demand, texts: dict[int, str], n
     waiting = [turn for turn in turns if turn.row["waiting"]]
     if not waiting:
         return Batch([], None, running, demand.after)
-    shared = Pace(demand.rate, _next_free_at(connection), now)
+    shared = Pace(demand.rate, None if demand.rate is None else _next_free_at(connection), now)
     served = _go_round(connection, waiting, demand, shared, now)
     held_until = _held_until(connection, waiting, shared, now) if demand.slots else None
     claimed = [each for turn in waiting for each in _take(connection, turn, demand.run_id, texts, now)]
@@ -282,23 +282,30 @@ def _take(
 ) -> list[Claimed]:
     """Write the intent: the chosen messages are `sending`, each with an open attempt."""
     starts = dict(turn.chosen)
-    for message_id in _cancel_unwanted(connection, list(starts)):
-        del starts[message_id]
-    if not starts:
+    given = {"ids": packed_numbers(starts), "run": run_id, "wording": turn.row["wording_id"]}
+    taken = connection.execute(_TAKE, given).all()
+    if len(taken) < len(starts):
+        _cancel_unwanted(connection, starts.keys() - {row.id for row in taken})
+    if not taken:
         return []
-    ids = packed_numbers(starts)
-    rows = connection.execute(_TAKE, {"ids": ids, "run": run_id, "wording": turn.row["wording_id"]})
-    taken = rows.all()
-    connection.execute(_OPEN, {"ids": ids, "run": run_id, "now": now})
+    opened = packed((row.id, row.attempts) for row in taken)
+    connection.execute(_OPEN, {"rows": opened, "run": run_id, "now": now})
     _remember(connection, texts, {row.wording_id for row in taken})
     in_doubt = _in_doubt(connection, [row.id for row in taken if row.attempts > 1])
     return [_claimed(row, turn, starts, texts, in_doubt, now) for row in taken]
 
 
+_UNWANTED = col(Client.removed_at).is_not(None) | exists().where(
+    col(Block.phone) == func.coalesce(col(Message.phone), col(Client.phone))
+).correlate(Message, Client)
 _PHONE = select(col(Client.phone)).where(col(Client.id) == col(Message.client_id)).scalar_subquery()
 _TAKE = (
     update(Message)
-    .where(col(Message.id).in_(numbers("ids")), PENDING)
+    .where(
+        col(Message.id).in_(numbers("ids")),
+        PENDING,
+        ~exists().where(col(Client.id) == col(Message.client_id), _UNWANTED).correlate(Message),
+    )
     .values(
         status=MessageStatus.SENDING.value,
         run_id=bindparam("run"),
@@ -318,42 +325,33 @@ _TAKE = (
         (col(Message.unknowns) - col(Message.unknowns_forgiven)).label("unknowns"),
     )
 )
+_OPENED = columns("message", "attempt")
 _OPEN = insert(Attempt).from_select(
     ["message_id", "number", "run_id", "started_at"],
     select(
-        col(Message.id),
-        col(Message.attempts),
+        *_OPENED.values(),
         bindparam("run", type_=BigInteger()),
         bindparam("now", type_=UTCDateTime()),
-    ).where(
-        col(Message.id).in_(numbers("ids")),
-        col(Message.status) == MessageStatus.SENDING.value,
-        col(Message.run_id) == bindparam("run"),
     ),
 )
-_UNWANTED = (
+_WHO_IS_UNWANTED = (
     select(col(Message.id), col(Client.removed_at))
     .join(Client, col(Client.id) == col(Message.client_id))
-    .where(
-        col(Message.id).in_(numbers("ids")),
-        col(Client.removed_at).is_not(None)
-        | exists().where(col(Block.phone) == func.coalesce(col(Message.phone), col(Client.phone))),
-    )
+    .where(col(Message.id).in_(numbers("ids")), _UNWANTED)
 )
 
 
-def _cancel_unwanted(connection: Connection, ids: Sequence[int]) -> list[int]:
-    """Cancel here and now what would go to a client who is removed or on the stop list; which.
+def _cancel_unwanted(connection: Connection, ids: Iterable[int]) -> None:
+    """Cancel here and now what would go to a client who is removed or on the stop list.
 
     It waited in flight when that was said, and has come back.
     """
-    found = connection.execute(_UNWANTED, {"ids": packed_numbers(ids)}).all() if ids else []
+    found = connection.execute(_WHO_IS_UNWANTED, {"ids": packed_numbers(ids)}).all()
     removed = [row.id for row in found if row.removed_at is not None]
     blocked = [row.id for row in found if row.removed_at is None]
     for which, reason in ((removed, "client removed"), (blocked, "client blocked")):
         if which:
             cancel(connection, col(Message.id).in_(which), reason)
-    return removed + blocked
 
 
 def _remember(connection: Connection, texts: dict[int, str], wordings: set[int]) -> None:
@@ -378,19 +376,20 @@ def _claimed(
     in_doubt: frozenset[int],
     now: datetime,
 ) -> Claimed:
+    message_id, mailing_id, client_id, phone, wording_id, zone, attempts, failures, unknowns = row
     end_at, window = turn.row["end_at"], turn.window
     return Claimed(
-        message_id=row.id,
-        mailing_id=row.mailing_id,
-        client_id=row.client_id,
-        phone=row.phone,
-        text=texts[row.wording_id],
-        attempt=row.attempts,
-        failures=row.failures,
-        unknowns=row.unknowns,
-        doubtful=row.id in in_doubt,
-        start_at=starts[row.id],
-        deadline=min(end_at, window.closes_at(row.timezone, now)) if window else end_at,
+        message_id=message_id,
+        mailing_id=mailing_id,
+        client_id=client_id,
+        phone=phone,
+        text=texts[wording_id],
+        attempt=attempts,
+        failures=failures,
+        unknowns=unknowns,
+        doubtful=message_id in in_doubt,
+        start_at=starts[message_id],
+        deadline=min(end_at, window.closes_at(zone, now)) if window else end_at,
         end_at=end_at,
         rate=turn.pace.rate,
     )

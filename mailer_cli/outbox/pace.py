@@ -18,34 +18,30 @@ class Pace:
     rate: float | None
     next_free_at: datetime | None
     now: datetime
+    moment: datetime = field(init=False)  # when the next request may start
     taken: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self._next = self.now
+        self.moment, self._horizon = self.now, self.now + LEAD
         if self.rate is not None and self.next_free_at is not None:
-            farthest = self.now + LEAD + self._spacing(self.rate)
-            self._next = self.next_free_at if self.now < self.next_free_at <= farthest else self.now
+            farthest = self._horizon + self._spacing(self.rate)
+            self.moment = self.next_free_at if self.now < self.next_free_at <= farthest else self.now
 
     @property
     def is_free(self) -> bool:
         """Whether a request may be claimed now, to start at once or within LEAD."""
-        return self.rate is None or self._next <= self.now + LEAD
+        return self.rate is None or self.moment <= self._horizon
 
     @property
     def free_at(self) -> datetime:
         """When a third of LEAD is free again: worth a claim, and early enough for it."""
-        return self._next - LEAD * 2 / 3
-
-    @property
-    def moment(self) -> datetime:
-        """When the next request may start."""
-        return self._next
+        return self.moment - LEAD * 2 / 3
 
     def take(self, moment: datetime) -> None:
         """Use up one request that starts at `moment`."""
         self.taken += 1
         if self.rate is not None:
-            self._next = moment + self._spacing(self.rate)
+            self.moment = moment + self._spacing(self.rate)
 
     @staticmethod
     def _spacing(rate: float) -> timedelta:

@@ -4,12 +4,12 @@ An OK is fenced by nothing: the message was taken, whoever owns it now. Everythi
 run that owns the message, by status, owner and attempt number.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, case, insert, select, update
 from sqlmodel import col
 
 from mailer_cli.database.rows import columns, numbers, packed, packed_numbers, stored
@@ -39,27 +39,112 @@ def record(connection: Connection, run_id: int, verdicts: Sequence[Verdict]) -> 
     says OK; nor does one whose message was purged. Raises: what `Database.write` raises; nothing is half
     written then.
     """
-    if not verdicts:
-        return []
+    settled = {one for alike in _alike(verdicts) for one in _settle(connection, run_id, alike)}
+    owned = [each for each in verdicts if each.message_id in settled]
+    _close(connection, owned)
+    if len(owned) == len(verdicts):
+        return owned
+    return owned + _accept(connection, [each for each in verdicts if each.message_id not in settled])
+
+
+def _alike(verdicts: Iterable[Verdict]) -> Iterable[Sequence[Verdict]]:
+    """Groups of those that say the same: nearly always one, of messages that are sent."""
+    groups: dict[Hashable, list[Verdict]] = {}
+    for each in verdicts:
+        said = (each.outcome, each.status, each.reason, each.http_status, each.code, each.error)
+        groups.setdefault(said, []).append(each)
+    return groups.values()
+
+
+_GIVEN = columns("message", "attempt", "due", "ended")
+_SETTLE = (
+    update(Message)
+    .where(
+        col(Message.id) == _GIVEN["message"],
+        col(Message.status) == MessageStatus.SENDING.value,
+        col(Message.run_id) == bindparam("run"),
+        col(Message.attempts) == _GIVEN["attempt"],
+    )
+    .values(
+        status=bindparam("new_status"),
+        reason=bindparam("new_reason"),
+        run_id=None,
+        due_at=_GIVEN["due"],
+        sent_at=case((bindparam("is_sent"), _GIVEN["ended"])),
+        failures=col(Message.failures) + bindparam("failed"),
+        unknowns=col(Message.unknowns) + bindparam("in_doubt"),
+    )
+    .returning(col(Message.id))
+)
+_CLOSE = (
+    update(Attempt)
+    .where(
+        col(Attempt.message_id) == _GIVEN["message"],
+        col(Attempt.number) == _GIVEN["attempt"],
+        col(Attempt.outcome).is_(None),
+    )
+    .values(
+        ended_at=_GIVEN["ended"],
+        outcome=bindparam("new_outcome"),
+        http_status=bindparam("new_http_status"),
+        code=bindparam("new_code"),
+        error=bindparam("new_error"),
+    )
+)
+
+
+def _rows(verdicts: Iterable[Verdict]) -> str:
+    """As in `_GIVEN`."""
+    return packed(
+        (each.message_id, each.attempt, stored(each.due_at), stored(each.ended_at)) for each in verdicts
+    )
+
+
+def _settle(connection: Connection, run_id: int, alike: Sequence[Verdict]) -> Iterable[int]:
+    """Give the messages that the run owns their status; which it owns."""
+    said = alike[0]
+    given = {
+        "rows": _rows(alike),
+        "run": run_id,
+        "new_status": said.status.value,
+        "new_reason": said.reason,
+        "is_sent": said.status is MessageStatus.SENT,
+        "failed": int(said.outcome in FAILURES),
+        "in_doubt": int(said.outcome in UNKNOWNS),
+    }
+    return connection.execute(_SETTLE, given).scalars()
+
+
+def _close(connection: Connection, verdicts: Iterable[Verdict]) -> None:
+    """These attempts are over."""
+    for alike in _alike(verdicts):
+        said = alike[0]
+        given = {
+            "rows": _rows(alike),
+            "new_outcome": said.outcome.value,
+            "new_http_status": said.http_status,
+            "new_code": said.code,
+            "new_error": said.error,
+        }
+        connection.execute(_CLOSE, given)
+
+
+def _accept(connection: Connection, verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """What is said of messages that the run does not own (any more)."""
     ids = packed_numbers(each.message_id for each in verdicts)
     messages = _messages(connection, ids)
     still_open = _open_attempts(connection, ids)
-    owned, late, stray = [], [], []
+    stray, late = [], []
     for each in (each for each in verdicts if each.message_id in messages):
-        message = messages[each.message_id]
-        if (each.message_id, each.attempt) not in still_open:
-            late += [each] if each.outcome == Outcome.OK else []
-        elif _owns(message, run_id, each):
-            owned.append(each)
-        else:
+        if (each.message_id, each.attempt) in still_open:
             stray.append(each)
-    _settle(connection, run_id, owned, stray)
-    return owned + _accept_strays(connection, stray, messages) + _accept_late(connection, late, messages)
+        elif each.outcome == Outcome.OK:
+            late.append(each)
+    _close(connection, stray)
+    return _accept_strays(connection, stray, messages) + _accept_late(connection, late, messages)
 
 
-_MESSAGES = select(col(Message.id), col(Message.status), col(Message.run_id), col(Message.attempts)).where(
-    col(Message.id).in_(numbers("ids"))
-)
+_MESSAGES = select(col(Message.id), col(Message.status)).where(col(Message.id).in_(numbers("ids")))
 _OPEN = select(col(Attempt.message_id), col(Attempt.number)).where(
     col(Attempt.message_id).in_(numbers("ids")), col(Attempt.outcome).is_(None)
 )
@@ -71,82 +156,6 @@ def _messages(connection: Connection, ids: str) -> dict[int, RowMapping]:
 
 def _open_attempts(connection: Connection, ids: str) -> set[tuple[int, int]]:
     return {(row.message_id, row.number) for row in connection.execute(_OPEN, {"ids": ids})}
-
-
-def _owns(message: RowMapping, run_id: int, verdict: Verdict) -> bool:
-    return bool(
-        message["status"] == MessageStatus.SENDING
-        and message["run_id"] == run_id
-        and message["attempts"] == verdict.attempt
-    )
-
-
-_GIVEN = columns(
-    "message", "attempt", "status", "reason", "due", "sent", "failed", "in_doubt",
-    "ended", "outcome", "http_status", "code", "error",
-)  # fmt: skip
-_SETTLE = (
-    update(Message)
-    .where(
-        col(Message.id) == _GIVEN["message"],
-        col(Message.status) == MessageStatus.SENDING.value,
-        col(Message.run_id) == bindparam("run"),
-        col(Message.attempts) == _GIVEN["attempt"],
-    )
-    .values(
-        status=_GIVEN["status"],
-        reason=_GIVEN["reason"],
-        run_id=None,
-        due_at=_GIVEN["due"],
-        sent_at=_GIVEN["sent"],
-        failures=col(Message.failures) + _GIVEN["failed"],
-        unknowns=col(Message.unknowns) + _GIVEN["in_doubt"],
-    )
-)
-_CLOSE = (
-    update(Attempt)
-    .where(
-        col(Attempt.message_id) == _GIVEN["message"],
-        col(Attempt.number) == _GIVEN["attempt"],
-        col(Attempt.outcome).is_(None),
-    )
-    .values(
-        ended_at=_GIVEN["ended"],
-        outcome=_GIVEN["outcome"],
-        http_status=_GIVEN["http_status"],
-        code=_GIVEN["code"],
-        error=_GIVEN["error"],
-    )
-)
-
-
-def _row(verdict: Verdict) -> Sequence[str | int | None]:
-    """As in `_GIVEN`."""
-    ended = stored(verdict.ended_at)
-    return (
-        verdict.message_id,
-        verdict.attempt,
-        verdict.status.value,
-        verdict.reason,
-        stored(verdict.due_at),
-        ended if verdict.status == MessageStatus.SENT else None,
-        int(verdict.outcome in FAILURES),
-        int(verdict.outcome in UNKNOWNS),
-        ended,
-        verdict.outcome.value,
-        verdict.http_status,
-        verdict.code,
-        verdict.error,
-    )
-
-
-def _settle(connection: Connection, run_id: int, owned: Sequence[Verdict], stray: Sequence[Verdict]) -> None:
-    """The messages that the run owns get their status, and all these attempts are over."""
-    rows = packed(map(_row, owned))
-    if owned:
-        connection.execute(_SETTLE, {"rows": rows, "run": run_id})
-    if owned or stray:
-        connection.execute(_CLOSE, {"rows": packed(map(_row, [*owned, *stray])) if stray else rows})
 
 
 def _accept_strays(
