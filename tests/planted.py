@@ -49,6 +49,7 @@ def changes(path: str, *pairs: tuple[str, str]) -> tuple[Change, ...]:
 
 
 CLAIM, RECORD, CLOSE = "outbox/claim.py", "outbox/record.py", "outbox/close.py"
+RUNS = "outbox/runs.py"
 LOCKS, SENDER, FAILURE = "database/locks.py", "sender.py", "gateway/failure.py"
 CONNECTION = "gateway/connection.py"
 
@@ -90,12 +91,12 @@ THE_EIGHT = (
         ),
         short=TIME_OUTS,
     ),
-    Mutant("recovery without unknown", changes(RECORD, RELEASED, UNCOUNTED), short=TIME_OUTS),
-    Mutant("recovery without unknown: the counter", changes(RECORD, UNCOUNTED)),
-    Mutant("recovery without unknown: the attempt", changes(RECORD, RELEASED)),
+    Mutant("recovery without unknown", changes(RUNS, RELEASED, UNCOUNTED), short=TIME_OUTS),
+    Mutant("recovery without unknown: the counter", changes(RUNS, UNCOUNTED)),
+    Mutant("recovery without unknown: the attempt", changes(RUNS, RELEASED)),
     Mutant(
         "recovery without unknown: left open",
-        changes(RECORD, (CLOSED_AS, ".values(run_id=col(Attempt.run_id))")),
+        changes(RUNS, (CLOSED_AS, ".values(run_id=col(Attempt.run_id))")),
     ),
     Mutant(
         "time-out taken as temporary",
@@ -160,7 +161,7 @@ THE_EIGHT = (
     ),
     Mutant(
         "recovery of a living owner's row",
-        changes(RECORD, ("return [run_id for run_id in found if is_free(run_id)]", "return list(found)")),
+        changes(RUNS, ("return [run_id for run_id in found if is_free(run_id)]", "return list(found)")),
         short=TIME_OUTS,
     ),
     Mutant(
@@ -182,7 +183,7 @@ THE_EIGHT = (
     Mutant(
         "recovery of a living owner's row: every open attempt",
         changes(
-            RECORD,
+            RUNS,
             (
                 """    orphans = select(col(Attempt.message_id)).where(
         col(Attempt.run_id).in_(dead), col(Attempt.outcome).is_(None)
@@ -220,7 +221,7 @@ MORE = (
     ),
     Mutant(
         "one unknown fate too many",
-        changes(RECORD, ("unknowns_forgiven) >= max_unknown", "unknowns_forgiven) > max_unknown")),
+        changes(RUNS, ("unknowns_forgiven) >= max_unknown", "unknowns_forgiven) > max_unknown")),
     ),
     Mutant(
         "one failure too many",

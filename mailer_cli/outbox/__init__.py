@@ -3,7 +3,8 @@
 The life of a message, and where each step is:
 
     claim.py    pending -> sending, with an open attempt, before the first byte goes out
-    record.py   sending -> sent | failed | pending | unknown; what a dead run owned; what was never started
+    record.py   sending -> sent | failed | pending | unknown; also what was never started
+    runs.py     sending -> pending | unknown, what a dead run owned
     pace.py     when the rate lets the next ones start
     ahead.py    what waits for a moment that only a clock that was ahead can have named
     close.py    pending -> expired | cancelled (or unknown); failed, unknown, cancelled -> pending;
@@ -16,8 +17,9 @@ from mailer_cli.outbox.ahead import bring_back, has_ahead
 from mailer_cli.outbox.claim import GUARD, Batch, Claimed, Demand, claim, has_due, running, waiting
 from mailer_cli.outbox.close import cancel, expire, follow_zones, has_overdue, resolve, retry, revive
 from mailer_cli.outbox.pace import LEAD
-from mailer_cli.outbox.record import Counts, Verdict, begin_run, dead_runs, end_run, record, recover
+from mailer_cli.outbox.record import Verdict, record
 from mailer_cli.outbox.restore import AfterRestore, after_restore
+from mailer_cli.outbox.runs import Counts, begin_run, dead_runs, end_run, recover
 
 __all__ = [
     "GUARD",
