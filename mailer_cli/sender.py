@@ -1,9 +1,8 @@
 """The loop of one run: claim, send, record, until nothing is due or something stops it.
 
 The event loop holds the requests; each turn of it is one transaction in a thread: the outcomes of what has
-finished are recorded and the free slots claimed anew. One turn follows the other, so that what finishes in
-one is the group of the next, the larger the slower the disk is. What is claimed is in flight, so a run that
-is killed leaves at most as many unknown fates as it has slots.
+finished are recorded and the free slots claimed anew. Between turns what finishes waits for company.
+What is claimed is in flight, so a run that is killed leaves at most as many unknown fates as it has slots.
 """
 
 import asyncio
@@ -17,6 +16,7 @@ from sqlalchemy import Connection
 
 from mailer_cli import breaker, outbox
 from mailer_cli.caution import Caution
+from mailer_cli.company import Company
 from mailer_cli.database import Database, persistently
 from mailer_cli.decide import Limits, decide
 from mailer_cli.gate import Gate
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from mailer_cli.gateway.client import Gateway
 
 LOOK_UP = 0.5  # seconds between looks at what the operator has paused meanwhile
-COMPANY = 0.02  # seconds that what is finished waits for more in its commit while the rate lets none begin
 PATIENCE = 120.0  # seconds of trying to record what is already known
 NOT_STARTED = Answer(Outcome.RELEASED, "not started")
 
@@ -96,6 +95,7 @@ class Sender:
         self._in_flight: dict[asyncio.Task[_Finished], Claimed] = {}
         self._bug: BaseException | None = None  # of a request
         self._changed = asyncio.Event()
+        self._company = Company()
         self._texts: dict[int, str] = {}
         self._gates: dict[int | None, Gate] = {}  # of mailings, and of all
         self._running: frozenset[int] = frozenset()
@@ -131,10 +131,12 @@ class Sender:
         self._check_the_clock(loop.time())
         slots = self.caution.slots(len(self._in_flight), loop.time())
         turned = await asyncio.shield(asyncio.to_thread(self._in_database, done, slots))
+        self._company.turned()
         self._running, self._served = turned.batch.running, turned.batch.served
         self._is_probe = turned.state.is_open
         for claimed in turned.batch.claimed:
             self._start(claimed)
+        self._company.changed(len(self._finished), len(self._in_flight))
         self._tell(done)
         self._obey_breaker(turned)
         if self.caution.stopped:
@@ -152,7 +154,10 @@ class Sender:
         for each in done:
             if each.answer.outcome is Outcome.CONFIG:
                 self._reconsider(each)
-        return [replace(each, answer=answer) for each, answer in zip(done, answers, strict=True)]
+        return [
+            each if answer is each.answer else replace(each, answer=answer)
+            for each, answer in zip(done, answers, strict=True)
+        ]
 
     def _reconsider(self, finished: _Finished) -> None:
         """The gateway refuses us: perhaps the token was renewed, else nothing will go through."""
@@ -277,13 +282,11 @@ class Sender:
             timeouts.append(max(0.0, self._until - moment))
             if slow_until := self.caution.slow_until(moment):
                 timeouts.append(slow_until - moment)
-        has_no_hurry = turned.batch.held_until is not None and self.caution.slots(
-            len(self._in_flight), moment
-        )
+        is_held = turned.batch.held_until is not None and self.caution.slots(len(self._in_flight), moment) > 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(timeouts)):
                 await self._changed.wait()
-                await asyncio.sleep(COMPANY if has_no_hurry else 0)
+                await self._company.gather(has_hurry=not is_held)
 
     async def _abort(self) -> None:
         """End every request at once; those that had not begun are given back."""
@@ -310,6 +313,7 @@ class Sender:
             self._bug = bug
         else:
             self._finished.append(task.result())
+        self._company.changed(len(self._finished), len(self._in_flight))
         self._changed.set()
 
     async def _deliver(self, claimed: Claimed) -> _Finished:

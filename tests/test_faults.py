@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ import httpx
 import pytest
 
 from mailer_cli import sandbox
+from mailer_cli.company import CROWD, LONGEST
 from mailer_cli.database import engine, lock_path
 from mailer_cli.errors import TryLater
 from mailer_cli.models import Outcome
@@ -545,6 +547,29 @@ def test_a_rate_costs_a_commit_for_several_messages_not_for_each(
     print(f"{len(turns)} turns")
     assert sent_everything(lab)
     assert len(turns) < 50  # a slow machine makes fewer
+
+
+def test_a_turn_waits_for_a_sixth_of_the_requests_but_not_longer_than_it_may(
+    open_lab: OpenLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = open_lab(concurrency=32)
+    lab.add_mailing(320)
+    lab.open_gateway("--latency", "0.02-0.3")
+    ended, waited, turn = 0.0, 0, Sender._record_and_claim
+
+    def watched(sender: Sender, done: Any, slots: int) -> Any:
+        nonlocal ended, waited
+        if 0 < len(done) * CROWD < len(done) + len(sender._in_flight):
+            waited += 1
+            assert time.monotonic() - ended >= LONGEST
+        turned = turn(sender, done, slots)
+        ended = time.monotonic()
+        return turned
+
+    monkeypatch.setattr(Sender, "_record_and_claim", watched)
+    lab.run_here()
+    assert sent_everything(lab)
+    assert waited > 10
 
 
 def busiest_second(times: list[datetime]) -> int:
