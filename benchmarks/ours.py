@@ -1,4 +1,5 @@
-"""`mailer dispatch` as a contender: a database made by the program's own commands, copied for each round."""
+"""`mailer dispatch` as a contender: a database made by the program's own commands, copied for each round; and
+its client for the gateway alone."""
 
 import contextlib
 import csv
@@ -106,3 +107,22 @@ class Dispatch:
         if self.watched:
             details |= json.loads((folder / "watched.json").read_text())
         return Recorded(sent, said=sum(each["sent"] for each in summaries), details=details)
+
+
+@dataclass(frozen=True)
+class BareClient:
+    """The gateway's client alone: no queue, no database."""
+
+    in_flight: int
+    name: str = "the client alone"
+
+    def missing(self) -> None:
+        return None
+
+    @contextmanager
+    def prepared(self, folder: Path, messages: int, url: str) -> Iterator[Prepared]:
+        options = (url, str(messages), str(self.in_flight))
+        yield Prepared(
+            [[sys.executable, "-m", "benchmarks.bare_client", *options]],
+            lambda: Recorded(int((folder / "out-1").read_text())),
+        )

@@ -6,6 +6,7 @@ from functools import partial
 
 from benchmarks.given import Given, or_void
 from benchmarks.measure import Measured, Void
+from benchmarks.ours import BareClient
 from benchmarks.peers import PEERS, Peer
 from benchmarks.table import Row, median, number, spread
 
@@ -57,13 +58,18 @@ def of_the_limit(given: Given, in_flight: int, latency: float, messages: int, ro
 
 
 def in_database(given: Given) -> Iterator[Row]:
-    """The share of a run's wall time between BEGIN and COMMIT."""
+    """The share of a run's wall time between BEGIN and COMMIT; and what queue and database take from it."""
     bar = Row("share of wall time in the database", None, "<= 8 %", "<= 4 %")
-    yield or_void(bar, partial(_share, given))
+    yield or_void(bar, partial(_share, given, 0.0))
+    yield or_void(Row("  the same at 50 ms, %", None), partial(_share, given, LATENCY))
+    for latency, when in ((0.0, ""), (LATENCY, " at 50 ms")):
+        row = Row(f"dispatch against its client alone{when}", None)
+        yield or_void(row, partial(_beside_the_client, given, latency))
 
 
-def _share(given: Given, bar: Row) -> Row:
-    found = [given.once(given.dispatch(watched=True), given.messages) for _ in range(given.rounds)]
+def _share(given: Given, latency: float, bar: Row) -> Row:
+    watched = given.dispatch(watched=True)
+    found = [given.once(watched, given.messages, latency) for _ in range(given.rounds)]
     for each in found:
         seen, least = each.details["transactions"], each.messages / CONCURRENCY
         if seen < least:  # what is claimed is in flight, so no claim is larger
@@ -75,6 +81,16 @@ def _share(given: Given, bar: Row) -> Row:
         f"{number(of_cpu * 100)} % of the wall time; {number(transactions)} transactions"
     )
     return alone(bar, [each.details["wall"] / each.details["seconds"] for each in found], found, note)
+
+
+def _beside_the_client(given: Given, latency: float, bar: Row) -> Row:
+    ours: list[Measured] = []
+    client: list[Measured] = []
+    for _ in range(given.rounds):
+        ours.append(given.once(given.dispatch(), given.messages, latency))
+        client.append(given.once(BareClient(CONCURRENCY), given.messages, latency))
+    note = "from the first request to the last; the rest is what queue and database take"
+    return beside(bar, ours, client, lambda each: each.between, note)
 
 
 def two_dispatchers(given: Given) -> Iterator[Row]:
