@@ -49,7 +49,7 @@ def changes(path: str, *pairs: tuple[str, str]) -> tuple[Change, ...]:
 
 
 CLAIM, RECORD, CLOSE = "outbox/claim.py", "outbox/record.py", "outbox/close.py"
-RUNS = "outbox/runs.py"
+RUNS, CHOOSE = "outbox/runs.py", "outbox/choose.py"
 LOCKS, SENDER, FAILURE = "database/locks.py", "sender.py", "gateway/failure.py"
 CONNECTION = "gateway/connection.py"
 
@@ -146,11 +146,11 @@ THE_EIGHT = (
             ),
         ),
     ),
-    Mutant("no end guard", changes(CLAIM, (END, '{"earliest_end": now,')), (MACHINE,), short=MACHINE),
-    Mutant("no end guard: no end", changes(CLAIM, (END, '{"earliest_end": now - 9999 * GUARD,'))),
+    Mutant("no end guard", changes(CHOOSE, (END, '{"earliest_end": now,')), (MACHINE,), short=MACHINE),
+    Mutant("no end guard: no end", changes(CHOOSE, (END, '{"earliest_end": now - 9999 * GUARD,'))),
     Mutant(
         "no end guard: the window's",
-        changes(CLAIM, ("if closes_at > now + GUARD]", "if closes_at > now]")),
+        changes(CHOOSE, ("if closes_at > now + GUARD]", "if closes_at > now]")),
         (MACHINE,),
     ),
     Mutant("no end guard: the request's time limit", changes(SENDER, TIME_LIMIT), (LATE,)),
@@ -244,22 +244,22 @@ MORE = (
     Mutant(
         "backoff is not kept",
         changes(
-            CLAIM, ('col(Message.due_at) <= bindparam("now"', 'col(Message.created_at) <= bindparam("now"')
+            CHOOSE, ('col(Message.due_at) <= bindparam("now"', 'col(Message.created_at) <= bindparam("now"')
         ),
         (MACHINE,),
     ),
     Mutant(
         "a paused mailing is claimed",
-        changes(CLAIM, ("        col(Mailing.paused_at).is_(None),\n", "")),
+        changes(CHOOSE, ("        col(Mailing.paused_at).is_(None),\n", "")),
         (MACHINE,),
     ),
     Mutant(
         "a cancelled mailing is claimed",
-        changes(CLAIM, ("        col(Mailing.cancelled_at).is_(None),\n", "")),
+        changes(CHOOSE, ("        col(Mailing.cancelled_at).is_(None),\n", "")),
     ),
     Mutant(
         "a closed window is no obstacle",
-        changes(CLAIM, ("for name in names if window.is_open(name, now)]", "for name in names]")),
+        changes(CHOOSE, ("for name in names if window.is_open(name, now)]", "for name in names]")),
         (MACHINE,),
     ),
     Mutant(

@@ -2,6 +2,7 @@
 
 The life of a message, and where each step is:
 
+    choose.py   which pending ones are next
     claim.py    pending -> sending, with an open attempt, before the first byte goes out
     record.py   sending -> sent | failed | pending | unknown; also what was never started
     runs.py     sending -> pending | unknown, what a dead run owned
@@ -14,7 +15,8 @@ The life of a message, and where each step is:
 """
 
 from mailer_cli.outbox.ahead import bring_back, has_ahead
-from mailer_cli.outbox.claim import GUARD, Batch, Claimed, Demand, claim, has_due, running, waiting
+from mailer_cli.outbox.choose import GUARD, Demand, has_due, running, waiting
+from mailer_cli.outbox.claim import Batch, Claimed, claim
 from mailer_cli.outbox.close import cancel, expire, follow_zones, has_overdue, resolve, retry, revive
 from mailer_cli.outbox.pace import LEAD
 from mailer_cli.outbox.record import Verdict, record

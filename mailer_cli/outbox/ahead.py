@@ -8,7 +8,7 @@ from sqlmodel import col
 
 from mailer_cli.idle import FARTHEST
 from mailer_cli.models import Message
-from mailer_cli.outbox.claim import running
+from mailer_cli.outbox.choose import running
 from mailer_cli.outbox.close import PENDING
 
 
