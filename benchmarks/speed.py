@@ -61,7 +61,7 @@ def in_database(given: Given) -> Iterator[Row]:
     """The share of a run's wall time between BEGIN and COMMIT; and what queue and database take from it."""
     bar = Row("share of wall time in the database", None, "<= 8 %", "<= 4 %")
     yield or_void(bar, partial(_share, given, 0.0))
-    yield or_void(Row("  the same at 50 ms, %", None), partial(_share, given, LATENCY))
+    yield or_void(Row("  the same at 50 ms", None), partial(_share, given, LATENCY))
     for latency, when in ((0.0, ""), (LATENCY, " at 50 ms")):
         row = Row(f"dispatch against its client alone{when}", None)
         yield or_void(row, partial(_beside_the_client, given, latency))
