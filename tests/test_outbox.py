@@ -338,6 +338,19 @@ def test_a_late_ok_counts_although_the_attempt_was_given_up(queue: Queue) -> Non
     assert queue.outcomes() == [Outcome.LATE_OK]
 
 
+def test_two_attempts_of_one_message_that_finish_at_once_are_kept_apart(queue: Queue) -> None:
+    queue.fill()
+    run = queue.run()
+    (first,) = queue.claim(run)
+    queue.bury(run)  # it was taken for dead, and goes on
+    (second,) = queue.claim(run)
+    both = [decide(each, OK, LIMITS, NOW, 0.5) for each in (first, second)]
+    changed = outbox.record(queue.connection, run, both)
+    assert [each.attempt for each in changed] == [2]
+    assert queue.outcomes() == [Outcome.LATE_OK, Outcome.OK]
+    assert queue.statuses() == ["sent"]
+
+
 def test_a_late_ok_counts_while_another_run_repeats_the_message(queue: Queue) -> None:
     queue.fill()
     dead, alive = queue.run(), queue.run()

@@ -38,12 +38,17 @@ def record(connection: Connection, run_id: int, verdicts: Sequence[Verdict]) -> 
     says OK; nor does one whose message was purged. Raises: what `Database.write` raises; nothing is half
     written then.
     """
-    settled = {one for alike in _alike(verdicts) for one in _settle(connection, run_id, alike)}
-    owned = [each for each in verdicts if each.message_id in settled]
-    _close(connection, owned)
-    if len(owned) == len(verdicts):
-        return owned
-    return owned + _accept(connection, [each for each in verdicts if each.message_id not in settled])
+    groups = [(alike[0], _rows(alike)) for alike in _alike(verdicts)]
+    settled = {one for said, rows in groups for one in _settle(connection, run_id, said, rows)}
+    changed: list[Verdict] = []
+    others: list[Verdict] = []
+    for each in verdicts:
+        (changed if (each.message_id, each.attempt) in settled else others).append(each)
+    if others:
+        changed += _accept(connection, others)
+    for said, rows in groups:
+        _close(connection, said, rows)
+    return changed
 
 
 def _alike(verdicts: Iterable[Verdict]) -> Iterable[Sequence[Verdict]]:
@@ -73,7 +78,7 @@ _SETTLE = (
         failures=col(Message.failures) + bindparam("failed"),
         unknowns=col(Message.unknowns) + bindparam("in_doubt"),
     )
-    .returning(col(Message.id))
+    .returning(col(Message.id), col(Message.attempts))
 )
 _CLOSE = (
     update(Attempt)
@@ -99,11 +104,10 @@ def _rows(verdicts: Iterable[Verdict]) -> str:
     )
 
 
-def _settle(connection: Connection, run_id: int, alike: Sequence[Verdict]) -> Iterable[int]:
-    """Give the messages that the run owns their status; which it owns."""
-    said = alike[0]
+def _settle(connection: Connection, run_id: int, said: Verdict, rows: str) -> Iterable[tuple[int, int]]:
+    """Give the messages that the run owns their status; which, each with its attempt."""
     given = {
-        "rows": _rows(alike),
+        "rows": rows,
         "run": run_id,
         "new_status": said.status.value,
         "new_reason": said.reason,
@@ -111,25 +115,24 @@ def _settle(connection: Connection, run_id: int, alike: Sequence[Verdict]) -> It
         "failed": int(said.outcome in FAILURES),
         "in_doubt": int(said.outcome in UNKNOWNS),
     }
-    return connection.execute(_SETTLE, given).scalars()
+    return [(message_id, attempt) for message_id, attempt in connection.execute(_SETTLE, given)]
 
 
-def _close(connection: Connection, verdicts: Iterable[Verdict]) -> None:
-    """These attempts are over."""
-    for alike in _alike(verdicts):
-        said = alike[0]
-        given = {
-            "rows": _rows(alike),
-            "new_outcome": said.outcome.value,
-            "new_http_status": said.http_status,
-            "new_code": said.code,
-            "new_error": said.error,
-        }
-        connection.execute(_CLOSE, given)
+def _close(connection: Connection, said: Verdict, rows: str) -> None:
+    """These attempts are over; one that was given up before keeps its outcome."""
+    given = {
+        "rows": rows,
+        "new_outcome": said.outcome.value,
+        "new_http_status": said.http_status,
+        "new_code": said.code,
+        "new_error": said.error,
+    }
+    connection.execute(_CLOSE, given)
 
 
 def _accept(connection: Connection, verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """What is said of messages that the run does not own (any more)."""
+    """What is said of messages that the run does not own (any more). Asks which attempts are open still, so
+    it comes before they are closed."""
     ids = packed_numbers(each.message_id for each in verdicts)
     messages = _messages(connection, ids)
     still_open = _open_attempts(connection, ids)
@@ -139,7 +142,6 @@ def _accept(connection: Connection, verdicts: Sequence[Verdict]) -> list[Verdict
             stray.append(each)
         elif each.outcome == Outcome.OK:
             late.append(each)
-    _close(connection, stray)
     return _accept_strays(connection, stray, messages) + _accept_late(connection, late, messages)
 
 
