@@ -1,7 +1,5 @@
 """Who gets a mailing: a filter becomes a SELECT, and the audience is fixed by one statement."""
 
-import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,12 +21,11 @@ from sqlalchemy.orm import Mapped
 from sqlmodel import col
 from sqlmodel.sql.sqltypes import UTCDateTime
 
-from mailer_cli import database, outbox
+from mailer_cli import attributes, database, outbox
 from mailer_cli.errors import Invalid
 from mailer_cli.models import Block, Client, Mailing, Message, MessageStatus, Tally
 
 ID_EPOCH_MS = 1_704_067_200_000  # 2024-01-01T00:00:00Z
-OPERATOR_CODE = re.compile(r"\d{3}", re.ASCII)
 FILTER_CHANGED = "filter changed"
 """The reason of messages that a narrowed filter cancelled; a widened one brings them back by it."""
 
@@ -73,7 +70,8 @@ def choose(operator_codes: Sequence[str], tags: Sequence[str], *, everyone: bool
     Raises: Invalid, also when it names nobody and not everybody: a forgotten option must not reach all.
     """
     wanted = Filter(
-        tuple(dict.fromkeys(map(checked_code, operator_codes))), tuple(dict.fromkeys(map(checked_tag, tags)))
+        tuple(dict.fromkeys(map(attributes.parse_code, operator_codes))),
+        tuple(dict.fromkeys(map(checked_tag, tags))),
     )
     if wanted.everyone and not everyone:
         raise Invalid("no operator code and no tag is given", "add --all if every client is meant")
@@ -82,27 +80,12 @@ def choose(operator_codes: Sequence[str], tags: Sequence[str], *, everyone: bool
     return wanted
 
 
-def checked_code(value: str) -> str:
-    """Raises: Invalid."""
-    code = value.strip()
-    if not OPERATOR_CODE.fullmatch(code):
-        raise Invalid(f"operator code {value!r} is not three digits")
-    return code
-
-
 def checked_tag(value: str) -> str:
-    """The tag as it is stored and compared. Raises: Invalid."""
-    tag = normal_tag(value)
+    """A tag that somebody may have. Raises: Invalid."""
+    tag = attributes.parse_tag(value)
     if not tag:
         raise Invalid("an empty tag matches nobody", "leave --tag out to take clients of any tag")
-    if any(unicodedata.category(each) in ("Cc", "Cs") for each in tag):
-        raise Invalid(f"tag {value!r} has a control character")
     return tag
-
-
-def normal_tag(value: str) -> str:
-    """Trimmed and composed (NFC): what looks the same is the same."""
-    return unicodedata.normalize("NFC", value.strip())
 
 
 def filter_of(connection: Connection, mailing_id: int) -> Filter:

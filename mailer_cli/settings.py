@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mailer_cli.errors import DatabaseFailed, Misconfigured
 from mailer_cli.times import BadTime, find_zone, system_zone
+from mailer_cli.words import plain
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
@@ -197,7 +198,7 @@ def parse_rate(value: str) -> float:
 
     Raises: ValueError with what is allowed.
     """
-    amount, _, unit = value.strip().lower().partition("/")
+    amount, _, unit = plain(value).lower().partition("/")
     seconds = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}.get(unit.strip())
     try:
         rate = float(amount) / (seconds or 0)
@@ -223,9 +224,8 @@ def _zone(value: str | None) -> str:
     try:
         return find_zone(value).name
     except BadTime as error:
-        raise _bad(
-            "MAILER_TIMEZONE", value, "an IANA name as Europe/Moscow, or an offset as +03:00"
-        ) from error
+        allowed = "an IANA name as Europe/Moscow, or an offset as +03:00"
+        raise Misconfigured(_bad("MAILER_TIMEZONE", value, allowed).message, error.hint) from error
 
 
 def _gateway_url(value: str | None) -> str:

@@ -13,6 +13,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
 
+from mailer_cli.words import plain
+
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
 FARTHEST_OFFSET = timedelta(hours=14)
@@ -23,6 +25,12 @@ OFFSET = re.compile(r"([+-])(\d\d|\d(?=:|\Z))(?::?([0-5]\d))?", re.ASCII)
 # A name of this shape is true if its file loads. Others may be oddities (localtime, right/Europe/Moscow)
 # or, where file names ignore case, misspelled.
 PLAIN_NAME = re.compile(r"([A-Z][a-z]+/)+([A-Z][a-z]+(_[A-Z][a-z]+)*|UTC)", re.ASCII)
+# How an offset is written elsewhere: UTC+3, GMT+03:00, (UTC+03:00) Moscow, a bare 3. East is meant, though
+# `Etc/GMT+3` and `TZ=MSK-3` count westwards: so it is not taken, but asked for.
+NAMED_OFFSET = re.compile(
+    r"\(?(UTC|GMT|MSK|МСК)?\s*([+-]?)([0-9]{1,2})(?::?([0-5][0-9]))?(?:\).*)?", re.IGNORECASE
+)
+MOSCOW = timedelta(hours=3)  # MSK+4 counts from there
 NO_PLACES = frozenset({"localtime", "Factory"})
 CALENDAR_DAY = r"(today|tomorrow|\d{4}-\d\d-\d\d)"
 CLOCK = r"(\d\d?):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?"
@@ -63,7 +71,7 @@ def find_zone(value: str) -> Zone:
 
     Raises: BadTime, with similar names in its hint.
     """
-    written = value.strip()
+    written = plain(value).replace("\u2212", "-")
     offset = _offset(written)
     if offset is not None:
         name = _offset_name(offset)
@@ -136,7 +144,46 @@ def _iana_names() -> dict[str, str]:
     return {name.lower(): name for name in sorted(available_timezones() - NO_PLACES)}
 
 
+# Nobody's IANA names, but what people in Russia call their zones.
+RUSSIAN = {
+    "Europe/Kaliningrad": "калининград",
+    "Europe/Moscow": "москва московское мск msk msd петербург санкт-петербург спб",
+    "Europe/Samara": "самара samt",
+    "Asia/Yekaterinburg": "екатеринбург yekt",
+    "Asia/Omsk": "омск omst",
+    "Asia/Novosibirsk": "новосибирск novt",
+    "Asia/Krasnoyarsk": "красноярск krat",
+    "Asia/Irkutsk": "иркутск irkt",
+    "Asia/Yakutsk": "якутск yakt",
+    "Asia/Vladivostok": "владивосток vlat",
+    "Asia/Magadan": "магадан magt",
+    "Asia/Kamchatka": "камчатка pett",
+}
+CALLED = {word: name for name, words in RUSSIAN.items() for word in words.split()}
+
+
 def _zone_hint(written: str) -> str:
+    """What to write instead; for `UTC+3` and MSK it is known."""
+    if (offset := _named_offset(written)) is not None:
+        return f"write {_offset_name(offset)}"
+    if written.lower() in CALLED:
+        return f"write {CALLED[written.lower()]}"
+    return _like(written)
+
+
+def _named_offset(written: str) -> timedelta | None:
+    match = NAMED_OFFSET.fullmatch(written)
+    if match is None:
+        return None
+    named, sign, hours, minutes = match.groups()
+    size = MINUTE * (int(hours) * 60 + int(minutes or 0))
+    offset = -size if sign == "-" else size
+    if (named or "").lower() in ("msk", "мск"):
+        offset += MOSCOW
+    return offset if abs(offset) <= FARTHEST_OFFSET else None
+
+
+def _like(written: str) -> str:
     searchable = len(written) <= 40 and not any(char.isdigit() for char in written)  # GMT+3 is not GMT+0
     similar = _similar_names(written.lower().replace(" ", "_")) if searchable else []
     return f"did you mean {' or '.join(similar)}?" if similar else ZONE_HINT
@@ -170,7 +217,7 @@ def parse_time(value: str, zone: str, now: datetime) -> datetime:
     Raises: BadTime, also for a local time that does not exist or exists twice.
     """
     with suppress(OverflowError):
-        moment = _moment(value.strip(), zone, now)
+        moment = _moment(plain(value), zone, now)
         if 1970 <= moment.year < 9999:  # every zone can show it
             return moment
     raise BadTime(f"{_quoted(value)} is outside the years 1970 to 9998")
@@ -228,7 +275,7 @@ def parse_duration(value: str) -> timedelta:
 
     Raises: BadTime, also for more than a century.
     """
-    match = DURATION.fullmatch(value.strip())
+    match = DURATION.fullmatch(plain(value))
     if match is None:
         raise BadTime(f"{_quoted(value)} is not a duration", DURATION_HINT)
     with suppress(OverflowError, ValueError):  # int() refuses thousands of digits
@@ -307,7 +354,7 @@ def parse_window(value: str) -> Window:
 
     Raises: BadTime, also for equal bounds.
     """
-    match = WINDOW.fullmatch(value.strip())
+    match = WINDOW.fullmatch(plain(value))
     if match is None:
         raise BadTime(f"{_quoted(value)} is not a window", WINDOW_HINT)
     from_hour, from_minute, to_hour, to_minute = map(int, match.groups())

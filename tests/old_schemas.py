@@ -31,13 +31,36 @@ ROWS_OF_0001 = """
 """A mailing that has ended, with a message that was sent and one to a client who was removed."""
 
 
+ROWS_OF_0002 = """
+    INSERT INTO client VALUES
+        (1, 79160000001, '916', 'vip', 'Europe/Moscow', '2026-01-01', '2026-01-01', NULL),
+        (2, 79160000002, '916', 'но' || char(8203) || 'вые', 'Asia/Omsk', '2026-01-01', '2026-01-02', NULL),
+        (3, 79160000003, '916', char(65279), 'Asia/Omsk', '2026-01-01', '2026-01-02', NULL),
+        (4, 79160000004, '916', 'vip' || char(160), 'Asia/Omsk', '2026-01-01', '2026-01-02', NULL);
+    INSERT INTO wording VALUES (1, 'Hello');
+    INSERT INTO mailing VALUES (1, 1, '2026-01-01 09:00:00.000000', '2026-01-01 18:00:00.000000', '[]',
+        '["vip", "vi' || char(173) || 'p", "=x"]', 0, NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL,
+        '2026-01-01 08:00:00.000000', '2026-01-01 08:00:00.000000', NULL);
+"""
+"""Tags with characters that nobody sees, of clients and in a filter."""
+
+
 def make_0001(path: Path) -> None:
     """A database of the first schema, with `ROWS_OF_0001`."""
+    _make(path, "0001", ROWS_OF_0001)
+
+
+def make_0002(path: Path) -> None:
+    """A database of the second schema, with `ROWS_OF_0002`."""
+    _make(path, "0002", ROWS_OF_0002)
+
+
+def _make(path: Path, version: str, rows: str) -> None:
     made = Database(path, create=True)
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     with made.write() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-    with made.outside_transactions() as raw, closing(raw.executescript(ROWS_OF_0001)):
+        command.upgrade(config, version)
+    with made.outside_transactions() as raw, closing(raw.executescript(rows)):
         pass

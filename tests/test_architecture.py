@@ -18,7 +18,7 @@ ROAD = [
     *("csv_export", "csv_import", "clients", "mailings"),
     *("sandbox", "gateway", "audience", "backup", "retention", "outbox"),
     *("invariants", "findings", "files", "logs"),
-    *("database", "idle", "models", "settings", "stop", "times", "errors"),
+    *("database", "idle", "models", "settings", "stop", "attributes", "times", "words", "errors"),
 ]
 """A module may import what stands after it, never what stands before it."""
 

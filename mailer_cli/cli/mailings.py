@@ -85,14 +85,14 @@ def list_(
     after: options.After = None,
 ) -> output.Result:
     """List mailings, the newest first."""
-    from mailer_cli import audience, mailings
+    from mailer_cli import attributes, audience, mailings
 
     found = mailings.listed(
         at.database,
         at.now(),
         after=after,
         statuses=options.statuses_of(status),
-        operator_codes=[audience.checked_code(each) for each in operator_code or ()],
+        operator_codes=[attributes.parse_code(each) for each in operator_code or ()],
         tags=[audience.checked_tag(each) for each in tag or ()],
     )
     return views.listing(at, itertools.islice(found, limit))

@@ -53,15 +53,15 @@ def list_(
     ] = None,
 ) -> output.Result:
     """List messages, the newest first; those of removed mailings too."""
-    from mailer_cli import audience, clients, messages
+    from mailer_cli import attributes, audience, messages
 
     wanted = messages.Wanted(
         mailing_id=mailing,
         client_id=client,
         statuses=_statuses_of(status),
-        operator_codes=[audience.checked_code(each) for each in operator_code or ()],
+        operator_codes=[attributes.parse_code(each) for each in operator_code or ()],
         tags=[audience.checked_tag(each) for each in tag or ()],
-        phone=clients.parse_phone(phone) if phone is not None else None,
+        phone=attributes.parse_phone(phone) if phone is not None else None,
         reason=reason,
     )
     purged = _purge_warnings(at, mailing) if mailing is not None else ()

@@ -1,13 +1,10 @@
 """People: what is known of them, and the stop list.
 
-rules.py     what a phone, an operator code, a tag and a time zone may be
-find.py      one by id, or all who are wanted, newest first
+listing.py   one by id, or all who are wanted, newest first
 change.py    add, edit, remove, block, unblock
 """
 
-from mailer_cli.clients.change import Given, add, block, edit, phones_of, remove, unblock
-from mailer_cli.clients.listing import ClientStatus, Entry, Wanted, find, listed, pages
-from mailer_cli.clients.rules import (
+from mailer_cli.attributes import (
     derived_code,
     parse_code,
     parse_phone,
@@ -15,6 +12,8 @@ from mailer_cli.clients.rules import (
     parse_zone,
     plain_phones,
 )
+from mailer_cli.clients.change import Given, add, block, edit, phones_of, remove, unblock
+from mailer_cli.clients.listing import ClientStatus, Entry, Wanted, find, listed, pages
 
 __all__ = [
     "ClientStatus",

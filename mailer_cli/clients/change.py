@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 from sqlmodel import col
 
 from mailer_cli import outbox
+from mailer_cli.attributes import derived_code
 from mailer_cli.clients.listing import ClientStatus, Entry, find
-from mailer_cli.clients.rules import derived_code
 from mailer_cli.errors import Refused
 from mailer_cli.models import Block, Client, Mailing, Message
 

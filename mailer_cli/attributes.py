@@ -1,4 +1,4 @@
-"""What a phone, an operator code, a tag and a time zone may be; the same for a command and for a list."""
+"""What a phone, an operator code, a tag and a time zone may be, in a command, a list and a filter."""
 
 import re
 import unicodedata
@@ -6,10 +6,15 @@ from collections.abc import Sequence
 
 from mailer_cli.errors import Invalid
 from mailer_cli.times import BadTime, Zone, find_zone
+from mailer_cli.words import plain_cell, plain_number
 
 PHONE_HINT = "write 79161234567, +7 916 123-45-67 or 8 (916) 123-45-67"
 BETWEEN_DIGITS = re.compile(r"[\s().\[\]\u2010-\u2015\u2212-]")
 PHONE = re.compile(r"(?:\+?7|8)(\d{10})", re.ASCII)
+NO_FRACTION = re.compile(
+    r"(\d{11}|\d\d( \d{3}){3})[.,]0+", re.ASCII
+)  # a spreadsheet's number, all of it there
+FRACTION = re.compile(r"\+?(\d+|\d{1,3}([ ,]\d{3})+)\.\d+", re.ASCII)  # one, of which digits may be missing
 CODE = re.compile(r"\d{3}", re.ASCII)
 UNWANTED = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: controls, halves of characters, line separators
 
@@ -18,9 +23,12 @@ def parse_phone(value: str) -> int:
     """The phone as it is stored. Raises: Invalid with the reason."""
     if len(value) == 11 and value[0] == "7" and value.isascii() and value.isdecimal():
         return int(value)  # as most lists have it
-    match = PHONE.fullmatch(BETWEEN_DIGITS.sub("", value))
-    if match is None or value.rstrip().endswith(".0"):
-        raise Invalid(f"phone {_quoted(value)} {_fault(value)}", PHONE_HINT)
+    written = plain_number(value)
+    if NO_FRACTION.fullmatch(written):
+        written = re.split("[.,]", written)[0]
+    match = PHONE.fullmatch(BETWEEN_DIGITS.sub("", written))
+    if match is None or FRACTION.fullmatch(written):
+        raise Invalid(f"phone {_quoted(value)} {_fault(written)}", PHONE_HINT)
     return int(f"7{match[1]}")
 
 
@@ -33,23 +41,23 @@ def plain_phones(values: Sequence[str]) -> list[int] | None:
     return phones if min(phones) >= 70_000_000_000 and max(phones) < 80_000_000_000 else None
 
 
-def _fault(value: str) -> str:
-    bare = BETWEEN_DIGITS.sub("", value)
+def _fault(written: str) -> str:
+    bare = BETWEEN_DIGITS.sub("", written)
     digits = bare.removeprefix("+")
     if not bare:
         return "is empty"
-    if re.search(r"\d[eE]\+?\d|\.0\s*\Z", value):
+    if re.search(r"\d[eE]\+?\d", written) or FRACTION.fullmatch(written):
         return "is a number that a spreadsheet has made of it"
     if not (digits.isascii() and digits.isdecimal()):
         return "has other characters than digits"
     if len(digits) != 11:
-        return f"has {len(digits)} digits instead of 11"
+        return f"has {len(digits)} {'digit' if len(digits) == 1 else 'digits'} instead of 11"
     return "begins with +8 instead of +7" if bare.startswith("+8") else "does not begin with 7"
 
 
 def parse_code(value: str) -> str:
     """Raises: Invalid."""
-    code = value.strip()
+    code = plain_number(value)
     if not CODE.fullmatch(code):
         raise Invalid(f"operator code {_quoted(value)} is not three digits", "write 916")
     return code
@@ -61,8 +69,8 @@ def derived_code(phone: int) -> str:
 
 
 def parse_tag(value: str) -> str:
-    """The tag as it is compared: trimmed, NFC; "" is none. Raises: Invalid."""
-    tag = unicodedata.normalize("NFC", value.strip())
+    """The tag as it is stored and compared; "" is none. Raises: Invalid."""
+    tag = plain_cell(value)
     if not tag.isprintable() and any(unicodedata.category(each) in UNWANTED for each in tag):
         raise Invalid(f"tag {_quoted(value)} has control characters")
     return tag
@@ -71,7 +79,7 @@ def parse_tag(value: str) -> str:
 def parse_zone(value: str) -> Zone:
     """Raises: Invalid."""
     try:
-        return find_zone(value)
+        return find_zone(plain_number(value))
     except BadTime as error:
         raise Invalid(f"time zone {error}", error.hint) from error
 
