@@ -19,6 +19,10 @@ class Limits:
     failures: int
     unknowns: int  # 1: hold, an unknown fate is never tried again
 
+    @property
+    def holds(self) -> bool:
+        return self.unknowns == 1
+
 
 def decide(claimed: Claimed, answer: Answer, limits: Limits, now: datetime, chance: float) -> Verdict:
     """The verdict on one attempt; `chance` in 0..1 spreads the repeats.
@@ -34,20 +38,18 @@ def decide(claimed: Claimed, answer: Answer, limits: Limits, now: datetime, chan
             pass  # it was certainly not taken, and nothing is wrong with it
         case Outcome.REJECTED:
             status = given_up
-        case Outcome.TEMPORARY | Outcome.SERVER:
-            if answer.outcome is Outcome.SERVER:
-                given_up = MessageStatus.UNKNOWN
+        case Outcome.TEMPORARY:
             if claimed.failures + 1 >= limits.failures:
                 status = given_up
-        case Outcome.UNKNOWN:
+        case Outcome.UNKNOWN | Outcome.SERVER:  # the latter is in old rows alone
             if claimed.unknowns + 1 >= limits.unknowns:
                 status = MessageStatus.UNKNOWN
         case other:
             assert_never(other)
     if status in (MessageStatus.FAILED, MessageStatus.UNKNOWN):
         reason = answer.error
-    elif status is MessageStatus.PENDING and answer.outcome in COUNTED:
-        due_at = min(now + _backoff(claimed, chance), claimed.end_at)
+    elif status is MessageStatus.PENDING:
+        due_at = min(now + _wait(claimed, answer, chance), claimed.end_at)
     return Verdict(
         message_id=claimed.message_id,
         attempt=claimed.attempt,
@@ -62,10 +64,21 @@ def decide(claimed: Claimed, answer: Answer, limits: Limits, now: datetime, chan
     )
 
 
-COUNTED = (Outcome.TEMPORARY, Outcome.SERVER, Outcome.UNKNOWN)
+COUNTED = (Outcome.TEMPORARY, Outcome.UNKNOWN)
 
 
-def _backoff(claimed: Claimed, chance: float) -> timedelta:
+def _wait(claimed: Claimed, answer: Answer, chance: float) -> timedelta:
+    """How long a message waits by itself. One that was told to wait once has its turn after the others; when
+    that is all it ever hears, it is asked as rarely as one whose fate is unknown."""
+    if answer.outcome in COUNTED:
+        return _backoff(claimed.failures + claimed.unknowns, chance)
+    if answer.outcome is Outcome.BUSY and claimed.busy:
+        named = timedelta(seconds=min(answer.retry_after or 0.0, LONGEST_BACKOFF))
+        return max(named, _backoff(claimed.busy - 1, chance))
+    return timedelta()
+
+
+def _backoff(times: int, chance: float) -> timedelta:
     """2 s, doubling to 15 minutes, each a half to one and a half times as long."""
-    doubled = FIRST_BACKOFF * 2 ** min(claimed.failures + claimed.unknowns, 10)
+    doubled = FIRST_BACKOFF * 2 ** min(times, 10)
     return timedelta(seconds=min(doubled, LONGEST_BACKOFF) * (0.5 + chance))

@@ -64,7 +64,7 @@ class Outcome(StrEnum):
     TEMPORARY = "temporary"
     REJECTED = "rejected"
     CONFIG = "config"
-    SERVER = "server"
+    SERVER = "server"  # a 5xx in the rows of old versions; it is UNKNOWN now
     UNKNOWN = "unknown"
     RELEASED = "released"  # claimed, never started, given back
 

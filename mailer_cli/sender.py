@@ -338,13 +338,14 @@ class Sender:
 
     async def _send(self, claimed: Claimed) -> Answer:
         self._log("request", claimed, phone=mask(claimed.phone))
-        return await self._gateway.send(
+        answer = await self._gateway.send(
             claimed.message_id,
             claimed.phone,
             claimed.text,
             limit=min(self._settings.timeout, self._seconds_to(claimed.deadline)),
             may_repeat=lambda: self._is_wanted(claimed) and not self._is_probe,
         )
+        return answer.strictly if self._limits.holds else answer
 
     def _is_wanted(self, claimed: Claimed) -> bool:
         """Whether its request may be begun: neither its mailing nor the run has been stopped."""

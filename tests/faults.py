@@ -101,10 +101,9 @@ EVERY_ANSWER: dict[Outcome, tuple[str, ...]] = {
     Outcome.TEMPORARY: ("wrong-code",),
     Outcome.REJECTED: ("400", "413", "422"),
     Outcome.CONFIG: ("401", "403", "404", "405", "redirect"),
-    Outcome.SERVER: ("500", "502", "504", "taken-500"),
     Outcome.UNKNOWN: (
         *("hang", "slow", "reset", "disconnect", "bad-chunks", "garbage", "foreign", "huge"),
-        *("taken-hang", "taken-reset", "taken-204", "taken-gzip"),
+        *("500", "502", "504", "taken-500", "taken-hang", "taken-reset", "taken-204", "taken-gzip"),
     ),
 }
 """The table of outcomes as the gateway can play it; NOT_SENT has no answer, and outages stand for it."""

@@ -114,7 +114,7 @@ def row(status: int) -> Outcome | None:
         return Outcome.BUSY
     if 400 <= status < 500:
         return Outcome.REJECTED
-    return Outcome.SERVER if 500 <= status < 600 else Outcome.UNKNOWN
+    return Outcome.UNKNOWN
 
 
 class Integer(str):

@@ -11,6 +11,7 @@ LATE = "tests/test_late_requests.py"
 GATEWAY, HELL = "tests/test_gateway.py", "tests/test_hell.py"
 COMMITTED = "".join(f'    connection.exec_driver_sql("{each}")\n' for each in ("COMMIT", "BEGIN IMMEDIATE"))
 STEPS, RESTORE, BACKUP = "tests/test_steps.py", "tests/test_restore.py", "tests/test_backup.py"
+DOUBT = "tests/test_doubt.py"
 PURGE, CLOCK, BREAKER = "tests/test_purge.py", "tests/test_clock.py", "tests/test_breaker.py"
 LIVING = "tests/test_faults.py::test_a_living_run_keeps_what_it_owns"
 
@@ -122,10 +123,6 @@ THE_EIGHT = (
         "expired hides unknown",
         changes(CLOSE, ("in_doubt = connection.execute(unknown).rowcount", "in_doubt = 0 * hash(unknown)")),
         short=TIME_OUTS,
-    ),
-    Mutant(
-        "expired hides unknown: a server error",
-        changes("models.py", (MAYBE_TAKEN, "MAYBE_TAKEN = (Outcome.UNKNOWN,)")),
     ),
     Mutant(
         "expired hides unknown: a time-out",
@@ -421,4 +418,30 @@ MORE = (
     ),
 )
 
-MUTANTS = {each.name: each for each in (*THE_EIGHT, *MORE)}
+DOUBTS = (
+    Mutant(
+        "a server error is a failure",
+        changes(
+            "gateway/answer.py",
+            ("(Outcome.UNKNOWN, range(500, 600))", "(Outcome.TEMPORARY, range(500, 600))"),
+        ),
+        (DOUBT,),
+    ),
+    Mutant(
+        "hold believes a proxy",
+        changes(SENDER, ("return answer.strictly if self._limits.holds else answer", "return answer")),
+        (DOUBT,),
+    ),
+    Mutant(
+        "a busy gateway is asked about one message for ever",
+        changes("decide.py", ("is Outcome.BUSY and claimed.busy:", "is Outcome.BUSY and not claimed:")),
+        (DOUBT,),
+    ),
+    Mutant(
+        "an old server error is a failure",
+        changes("models.py", (MAYBE_TAKEN, "MAYBE_TAKEN = (Outcome.UNKNOWN,)")),
+        (DOUBT,),
+    ),
+)
+
+MUTANTS = {each.name: each for each in (*THE_EIGHT, *MORE, *DOUBTS)}

@@ -25,7 +25,7 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
         yield connection
 
 
-@pytest.mark.parametrize("outcome", [Outcome.NOT_SENT, Outcome.SERVER, Outcome.UNKNOWN])
+@pytest.mark.parametrize("outcome", [Outcome.NOT_SENT, Outcome.UNKNOWN])
 def test_five_faults_in_a_row_open_it(connection: Connection, outcome: Outcome) -> None:
     fault = Answer(outcome, "trouble")
     assert not breaker.note(connection, [fault] * 4, NOW).is_open

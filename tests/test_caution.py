@@ -30,7 +30,7 @@ def test_the_first_answer_that_speaks_sense_fills_the_slots(caution: Caution, ou
     assert caution.slots(0, 100.1) == 64
 
 
-@pytest.mark.parametrize("outcome", [Outcome.NOT_SENT, Outcome.SERVER, Outcome.UNKNOWN, Outcome.CONFIG])
+@pytest.mark.parametrize("outcome", [Outcome.NOT_SENT, Outcome.UNKNOWN, Outcome.CONFIG])
 def test_trouble_keeps_it_at_one(caution: Caution, outcome: Outcome) -> None:
     caution.begun(100.0)
     caution.learn([Answer(outcome, "trouble")])

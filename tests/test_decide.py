@@ -32,7 +32,7 @@ LAST_FAILURE = replace(FRESH, attempt=8, failures=7)
 LAST_UNKNOWN = replace(FRESH, attempt=3, unknowns=2, doubtful=True)
 DOUBTFUL = replace(FRESH, attempt=2, unknowns=1, doubtful=True)
 DOUBTFUL_LAST = replace(FRESH, attempt=9, failures=7, unknowns=1, doubtful=True)
-HANDED_OUT = [each for each in Outcome if each is not Outcome.LATE_OK]
+HANDED_OUT = [each for each in Outcome if each not in (Outcome.LATE_OK, Outcome.SERVER)]
 
 claims = st.builds(
     replace,
@@ -61,8 +61,6 @@ chances = st.floats(0, 1)
         (Outcome.TEMPORARY, DOUBTFUL_LAST, "unknown"),
         (Outcome.REJECTED, FRESH, "failed"),
         (Outcome.REJECTED, DOUBTFUL, "unknown"),
-        (Outcome.SERVER, FRESH, "pending"),
-        (Outcome.SERVER, LAST_FAILURE, "unknown"),
         (Outcome.UNKNOWN, FRESH, "pending"),
         (Outcome.UNKNOWN, DOUBTFUL, "pending"),
         (Outcome.UNKNOWN, LAST_UNKNOWN, "unknown"),
@@ -83,7 +81,7 @@ def test_only_an_ok_is_sent_and_what_may_be_taken_is_never_failed(
 ) -> None:
     verdict = decide(claimed, answer, LIMITS, NOW, chance)
     assert (verdict.status == MessageStatus.SENT) == answer.outcome.is_ok
-    if claimed.doubtful or answer.outcome in (Outcome.SERVER, Outcome.UNKNOWN):
+    if claimed.doubtful or answer.outcome is Outcome.UNKNOWN:
         assert verdict.status != MessageStatus.FAILED
 
 
@@ -97,6 +95,8 @@ def test_a_message_goes_again_between_now_and_its_end(
     assert wait <= 1.5 * LONGEST_BACKOFF
     if verdict.status == MessageStatus.PENDING and answer.outcome not in COUNTED:
         assert wait == 0
+    if answer.outcome is Outcome.UNKNOWN and verdict.status == MessageStatus.PENDING:
+        assert wait >= 1 or verdict.due_at == claimed.end_at
 
 
 @given(chances)
@@ -104,10 +104,32 @@ def test_backoff_doubles_with_real_jitter_up_to_its_limit(chance: float) -> None
     waits = []
     for tried in range(20):
         claimed = replace(FRESH, failures=tried)
-        verdict = decide(claimed, Answer(Outcome.SERVER, "http 500"), Limits(99, 99), NOW, chance)
+        verdict = decide(claimed, Answer(Outcome.TEMPORARY, "code 1"), Limits(99, 99), NOW, chance)
         waits.append((verdict.due_at - NOW).total_seconds())
     expected = [min(2 * 2**tried, LONGEST_BACKOFF) * (0.5 + chance) for tried in range(20)]
     assert waits == pytest.approx(expected, abs=1e-5)
+
+
+@given(chances)
+def test_a_message_that_is_told_to_wait_again_and_again_is_asked_ever_more_rarely(chance: float) -> None:
+    waits = []
+    for told in range(13):
+        verdict = decide(
+            replace(FRESH, busy=told), Answer(Outcome.BUSY, "http 503", 503), LIMITS, NOW, chance
+        )
+        assert verdict.status == MessageStatus.PENDING
+        waits.append((verdict.due_at - NOW).total_seconds())
+    doubled = [min(2 * 2**told, LONGEST_BACKOFF) * (0.5 + chance) for told in range(12)]
+    assert waits == pytest.approx([0, *doubled], abs=1e-5)
+
+
+def test_a_message_that_is_told_again_to_wait_keeps_to_the_named_time() -> None:
+    named = Answer(Outcome.BUSY, "http 429", 429, retry_after=300.0)
+    assert decide(FRESH, named, LIMITS, NOW, 0.5).due_at == NOW  # after all others that are due
+    assert decide(replace(FRESH, busy=1), named, LIMITS, NOW, 0.5).due_at == NOW + timedelta(seconds=300)
+    for_ever = replace(named, retry_after=3600.0)
+    latest = NOW + timedelta(seconds=LONGEST_BACKOFF)
+    assert decide(replace(FRESH, busy=1), for_ever, LIMITS, NOW, 0.5).due_at == latest
 
 
 @given(claims, answers, chances)

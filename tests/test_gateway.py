@@ -673,7 +673,7 @@ JUDGED: list[tuple[int, bytes, Outcome, str | None, int | None]] = [
     *((status, b"", Outcome.CONFIG, f"http {status}", None) for status in (401, 403, 404, 405, 407)),
     *((status, b"", Outcome.BUSY, f"http {status}", None) for status in (408, 425, 429, 503)),
     *((status, b"", Outcome.REJECTED, f"http {status}", None) for status in (400, 402, 406, 410, 413, 422)),
-    *((status, OK, Outcome.SERVER, f"http {status}", 0) for status in (500, 501, 502, 504, 520, 599)),
+    *((status, OK, Outcome.UNKNOWN, f"http {status}", 0) for status in (500, 501, 502, 504, 520, 599)),
     (400, b'{"code":4,"message":"no"}', Outcome.REJECTED, "http 400", 4),
     (101, b"", Outcome.UNKNOWN, "broken answer", None),
     (600, OK, Outcome.UNKNOWN, "broken answer", 0),
@@ -717,6 +717,27 @@ def test_each_answer_has_its_class(
 def test_busy_says_how_long_when_it_makes_sense(status: int, value: str, seconds: float | None) -> None:
     found = judge(status, httpx.Headers({b"Retry-After": value.encode()}), b"", lambda: NOW)
     assert (found.outcome, found.retry_after) == (Outcome.BUSY, seconds)
+
+
+WORDS = {
+    "a 504 of a proxy": (504, {}, Outcome.UNKNOWN),
+    "a 408, whatever it names": (408, {"Retry-After": "7"}, Outcome.UNKNOWN),
+    "a 503 without a time": (503, {}, Outcome.UNKNOWN),
+    "a 503 with a time that is none": (503, {"Retry-After": "soon"}, Outcome.UNKNOWN),
+    "a 503 with its time": (503, {"Retry-After": "7"}, Outcome.BUSY),
+    "a 425, a refusal": (425, {}, Outcome.BUSY),
+    "a 429, a refusal": (429, {}, Outcome.BUSY),
+    "a 400": (400, {}, Outcome.REJECTED),
+}
+
+
+@pytest.mark.parametrize(("status", "headers", "outcome"), WORDS.values(), ids=WORDS.keys())
+def test_what_a_proxy_says_of_what_it_has_passed_on_is_strictly_unknown(
+    status: int, headers: dict[str, str], outcome: Outcome
+) -> None:
+    found = judge(status, httpx.Headers(headers), b"", lambda: NOW).strictly
+    assert (found.outcome, found.error, found.http_status) == (outcome, f"http {status}", status)
+    assert (found.retry_after is not None) == (outcome is Outcome.BUSY and bool(headers))
 
 
 def test_only_busy_says_how_long() -> None:

@@ -359,7 +359,7 @@ def check(hell: Hell, found: Answer, took: float) -> None:
         assert found.outcome is Outcome.UNKNOWN and took > LIMIT / 2
     else:
         assert found.outcome in allowed(hell.script), found
-    assert found.is_gateway_wide == (found.outcome in (Outcome.NOT_SENT, Outcome.SERVER, Outcome.UNKNOWN))
+    assert found.is_gateway_wide == (found.outcome in (Outcome.NOT_SENT, Outcome.UNKNOWN))
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ LIMITS = Limits(failures=8, unknowns=3)
 OK = Answer(Outcome.OK, http_status=200, code=0)
 LOST = Answer(Outcome.UNKNOWN, "read timeout")
 AWAY = Answer(Outcome.TEMPORARY, "code 1", 200, 1)
-DOWN = Answer(Outcome.SERVER, "http 500", 500)
+DOWN = Answer(Outcome.UNKNOWN, "http 500", 500)
 
 
 @dataclass
@@ -273,7 +273,7 @@ def test_a_mailings_own_rate_holds_back_that_mailing_alone(queue: Queue) -> None
     [
         (OK, "sent", 0, 0),
         (AWAY, "pending", 1, 0),
-        (DOWN, "pending", 1, 0),
+        (DOWN, "pending", 0, 1),
         (LOST, "pending", 0, 1),
         (Answer(Outcome.REJECTED, "http 400", 400), "failed", 1, 0),
         (Answer(Outcome.NOT_SENT, "refused"), "pending", 0, 0),

@@ -17,7 +17,7 @@ EVERY_STEP = {
 }
 SCOPES = {
     "time-outs": (Limits(failures=3, unknowns=3), ("ok", "time-out, taken"), 5_000),
-    "server-errors": (Limits(failures=2, unknowns=2), ("ok", "server error, taken"), 10_000),
+    "server-errors": (Limits(failures=2, unknowns=2), ("ok", "server error, taken"), 9_000),
 }
 if IS_LONG:
     SCOPES |= {

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -13,13 +13,16 @@ RETRY_AFTER_LIMIT = 3600.0  # seconds
 DELAY = re.compile(r"[0-9]{1,9}")
 
 # The first row that holds a status decides; a 2xx is decided by its body, and what is left is no answer.
+# A 5xx says what a time-out says: a proxy speaks so of a request that it has passed on, and a gateway of one
+# that it has half done. 503 alone means, as the 408, 425 and 429 do, that it was not processed (RFC 9110).
 BY_STATUS: tuple[tuple[Outcome, Collection[int]], ...] = (
     (Outcome.CONFIG, range(300, 400)),
     (Outcome.CONFIG, (401, 403, 404, 405, 407)),  # 407 is a proxy's: no message is to blame for it
     (Outcome.BUSY, (408, 425, 429, 503)),
     (Outcome.REJECTED, range(400, 500)),
-    (Outcome.SERVER, range(500, 600)),
+    (Outcome.UNKNOWN, range(500, 600)),
 )
+SAID_BY_PROXIES = (408, 503)  # also of a request that they have passed on
 NONSENSE = ("broken body", "foreign body", "oversized body")
 NOT_THE_GATEWAYS = ("aborted", "too late", "overslept")
 
@@ -38,8 +41,18 @@ class Answer:
     @property
     def is_gateway_wide(self) -> bool:
         """Whether it says more about the gateway than about the message: the breaker counts it."""
-        wide = self.outcome in (Outcome.NOT_SENT, Outcome.SERVER, Outcome.UNKNOWN)
+        wide = self.outcome in (Outcome.NOT_SENT, Outcome.UNKNOWN)
         return wide and self.error not in NOT_THE_GATEWAYS
+
+    @property
+    def strictly(self) -> "Answer":
+        """The same for whoever repeats nothing that may have been taken. Only a 503 that names its time is
+        certainly the gateway's own word."""
+        if self.http_status not in SAID_BY_PROXIES or self.outcome is not Outcome.BUSY:
+            return self
+        if self.http_status == 503 and self.retry_after is not None:
+            return self
+        return replace(self, outcome=Outcome.UNKNOWN, retry_after=None)
 
     @property
     def is_nonsense(self) -> bool:
@@ -53,12 +66,10 @@ def judge(
     """The class of a whole answer; a body of None was too long. Raises nothing."""
     if 200 <= status < 300:
         return _judge_success(status, headers, body)
-    outcome = next((outcome for outcome, statuses in BY_STATUS if status in statuses), Outcome.UNKNOWN)
-    error = f"http {status}"
-    if outcome is Outcome.UNKNOWN:
-        error = "broken answer"
-    elif 300 <= status < 400:
-        error = "redirect"
+    outcome = next((outcome for outcome, statuses in BY_STATUS if status in statuses), None)
+    error = "redirect" if 300 <= status < 400 else f"http {status}"
+    if outcome is None:
+        outcome, error = Outcome.UNKNOWN, "broken answer"
     retry_after = _retry_after(headers.get("Retry-After"), clock) if outcome is Outcome.BUSY else None
     return Answer(outcome, error, status, _code(_parsed(body)), retry_after)
 

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Connection,
+    Integer,
     Row,
     bindparam,
     exists,
@@ -21,6 +22,7 @@ from sqlmodel.sql.sqltypes import UTCDateTime
 
 from mailer_cli.database.rows import columns, numbers, packed, packed_numbers
 from mailer_cli.models import (
+    MAYBE_TAKEN,
     Attempt,
     Block,
     Client,
@@ -28,11 +30,12 @@ from mailer_cli.models import (
     Mailing,
     Message,
     MessageStatus,
+    Outcome,
     Wording,
 )
 from mailer_cli.outbox import choose
 from mailer_cli.outbox.choose import Demand, Turn
-from mailer_cli.outbox.close import PENDING, cancel, doubtful
+from mailer_cli.outbox.close import PENDING, cancel
 from mailer_cli.outbox.pace import Pace
 
 
@@ -53,6 +56,7 @@ class Claimed:
     deadline: datetime  # the mailing's end or the window's closing
     end_at: datetime
     rate: float | None = None  # the mailing's own, in messages per second
+    busy: int = 0  # how often an earlier attempt was told to wait
 
 
 @dataclass(frozen=True)
@@ -109,8 +113,8 @@ def _take(
     opened = packed((row.id, row.attempts) for row in taken)
     connection.execute(_OPEN, {"rows": opened, "run": run_id, "now": now})
     _remember(connection, texts, {row.wording_id for row in taken})
-    in_doubt = _in_doubt(connection, [row.id for row in taken if row.attempts > 1])
-    return [_claimed(row, turn, starts, texts, in_doubt, now) for row in taken]
+    past = _past(connection, [row.id for row in taken if row.attempts > 1])
+    return [_claimed(row, turn, starts, texts, past.get(row.id, UNTRIED), now) for row in taken]
 
 
 _UNWANTED = col(Client.removed_at).is_not(None) | exists().where(
@@ -178,12 +182,31 @@ def _remember(connection: Connection, texts: dict[int, str], wordings: set[int])
         texts.update((row.id, row.text) for row in connection.execute(statement))
 
 
-def _in_doubt(connection: Connection, repeated: Sequence[int]) -> frozenset[int]:
-    """Which of these messages may have been taken by an earlier attempt."""
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What earlier attempts of a message came to."""
+
+    doubtful: bool = False
+    busy: int = 0
+
+
+UNTRIED = Past()
+_PAST = (
+    select(
+        col(Attempt.message_id),
+        func.max(col(Attempt.outcome).in_(MAYBE_TAKEN)),
+        func.sum(col(Attempt.outcome) == Outcome.BUSY.value, type_=Integer()),
+    )
+    .where(col(Attempt.message_id).in_(numbers("ids")), col(Attempt.outcome).is_not(None))
+    .group_by(col(Attempt.message_id))
+)
+
+
+def _past(connection: Connection, repeated: Sequence[int]) -> dict[int, Past]:
     if not repeated:
-        return frozenset()
-    statement = select(col(Message.id)).where(col(Message.id).in_(repeated), doubtful())
-    return frozenset(connection.execute(statement).scalars())
+        return {}
+    found = connection.execute(_PAST, {"ids": packed_numbers(repeated)})
+    return {message_id: Past(bool(doubtful), busy) for message_id, doubtful, busy in found}
 
 
 def _claimed(
@@ -191,7 +214,7 @@ def _claimed(
     turn: Turn,
     starts: dict[int, datetime],
     texts: dict[int, str],
-    in_doubt: frozenset[int],
+    past: Past,
     now: datetime,
 ) -> Claimed:
     message_id, mailing_id, client_id, phone, wording_id, zone, attempts, failures, unknowns = row
@@ -205,7 +228,8 @@ def _claimed(
         attempt=attempts,
         failures=failures,
         unknowns=unknowns,
-        doubtful=message_id in in_doubt,
+        doubtful=past.doubtful,
+        busy=past.busy,
         start_at=starts[message_id],
         deadline=min(end_at, window.closes_at(zone, now)) if window else end_at,
         end_at=end_at,
