@@ -2,12 +2,12 @@
 
 import asyncio
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from mailer_cli import audience, breaker, outbox
+from mailer_cli import audience, breaker, news, outbox
 from mailer_cli.caution import Caution
 from mailer_cli.database import Database, RunLocks
 from mailer_cli.outbox import Counts
@@ -30,6 +30,8 @@ class Summary:
     stopped: str | None = None
     fault: str | None = None  # the last word of a gateway in trouble
     is_news: bool = False  # to be said even when quiet: trouble began, ended, or has lasted an hour
+    unknown_zones: Mapping[str, int] = field(default_factory=dict)  # how many messages wait for each
+    is_news_of_zones: bool = False
 
 
 def run(database: Database, settings: Settings, world: World, only: int | None = None) -> Summary:
@@ -43,11 +45,21 @@ def run(database: Database, settings: Settings, world: World, only: int | None =
     try:
         locks.beat()
         with database.held_open():
-            if not _has_work(database, locks, world.clock(), only):
-                return Summary(None, world.clock(), 0.0, Counts())
-            return _Run(database, settings, world, locks, only).go(url, token)
+            if _has_work(database, locks, world.clock(), only):
+                summary = _Run(database, settings, world, locks, only).go(url, token)
+            else:
+                summary = Summary(None, world.clock(), 0.0, Counts())
+            return _with_zones(summary, database, world.clock(), only)
     finally:
         locks.close()
+
+
+def _with_zones(summary: Summary, database: Database, now: datetime, only: int | None) -> Summary:
+    """With what still waits because its zone is not known here."""
+    with database.read() as connection:
+        waiting = outbox.unknown_zones(connection, now, only)
+    is_news = news.is_news(database, "unknown zones", ", ".join(sorted(waiting)), now)
+    return replace(summary, unknown_zones=waiting, is_news_of_zones=is_news)
 
 
 def _has_work(database: Database, locks: RunLocks, now: datetime, only: int | None) -> bool:

@@ -23,7 +23,7 @@ from mailer_cli.errors import MailerError, Misconfigured, TokenRefused
 from mailer_cli.findings import Finding, failure, ok, warning
 from mailer_cli.models import Client, GatewayState, Mailing, Run
 from mailer_cli.settings import Settings, others_can_read
-from mailer_cli.times import BadTime, show_time, zone_of
+from mailer_cli.times import is_known, show_time
 
 TOKEN_WARNING = timedelta(days=7)
 CLOCK_TOLERANCE = timedelta(seconds=5)  # two hosts' clocks are never quite equal
@@ -211,19 +211,19 @@ def _clock(case: Case, opened: Database) -> Iterator[Finding]:
 
 def _zones(case: Case, opened: Database) -> Iterator[Finding]:
     with opened.read() as connection:
-        used = connection.execute(select(col(Client.timezone)).distinct()).scalars().all()
-    unknown = [name for name in used if not _is_known(name)]
+        used = connection.execute(
+            select(col(Client.timezone), func.count())
+            .where(col(Client.removed_at).is_(None))
+            .group_by(col(Client.timezone))
+        ).all()
+    unknown = [f"{name} ({clients:,})" for name, clients in used if not is_known(name)]
     if unknown:
-        text = f"this machine does not know the time zones of some clients: {', '.join(unknown[:5])}"
-        raise Misconfigured(text, "install tzdata")
+        raise Misconfigured(
+            "this machine does not know the time zones of some clients, whose messages wait where there is a"
+            f" window: {', '.join(unknown[:5])}",
+            "install newer zone data (tzdata), or mailer clients edit ID --timezone ZONE",
+        )
     yield ok("time zones", f"{case.settings.timezone} here; those of all clients are known")
-
-
-def _is_known(zone: str) -> bool:
-    with suppress(BadTime):
-        zone_of(zone)
-        return True
-    return False
 
 
 CHECKS = {"settings": _settings, "url": _gateway, "token": _token, "log": _log}

@@ -318,3 +318,11 @@ class GatewayState(SQLModel, table=True):
     opened_at: datetime | None = None  # the breaker is open since
     said: str | None = Field(default=None, sa_type=Text)  # what the last warning was about
     said_at: datetime | None = None
+
+
+class Notice(SQLModel, table=True):
+    """What was last said to the operator about a subject, and is so still."""
+
+    subject: str = Field(primary_key=True, sa_type=Text)
+    words: str = Field(sa_type=Text)
+    said_at: datetime

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, Text, cast, func, select
 from sqlmodel import col
 
-from mailer_cli import mailings
+from mailer_cli import mailings, outbox
 from mailer_cli.database import Database
 from mailer_cli.mailings.overview import PAGE, Counts, Overview, overviews
 from mailer_cli.models import Client, Mailing, MailingStatus, Message, MessageStatus, Tally
@@ -86,6 +86,7 @@ class Details:
     mailing: Overview
     pace: Pace
     breakdowns: Mapping[By, Breakdown]
+    unknown_zones: Mapping[str, int]  # not known here: how many messages wait for each
 
 
 def general(connection: Connection, now: datetime) -> General:
@@ -112,15 +113,16 @@ def details(database: Database, mailing_id: int, now: datetime, *wanted: By) -> 
     with database.read() as connection:
         mailing = mailings.find(connection, mailing_id, now)
         pace = _pace(connection, mailing)
+        unknown_zones = outbox.unknown_zones(connection, now, mailing_id)
     if not wanted:
-        return Details(mailing, pace, {})
+        return Details(mailing, pace, {}, unknown_zones)
     counts, breakdowns = _break_down(database, mailing_id, wanted)
     with database.read() as connection:  # a purge may have come between the pages
         statement = select(col(Mailing.purged_at)).where(col(Mailing.id) == mailing_id)
         purged_at = connection.execute(statement).scalar_one()
     if purged_at is not None:
-        return Details(replace(mailing, purged_at=purged_at), pace, dict.fromkeys(wanted, ()))
-    return Details(replace(mailing, counts=counts), pace, breakdowns)
+        return Details(replace(mailing, purged_at=purged_at), pace, dict.fromkeys(wanted, ()), {})
+    return Details(replace(mailing, counts=counts), pace, breakdowns, unknown_zones)
 
 
 def _break_down(database: Database, mailing_id: int, by: Sequence[By]) -> tuple[Counts, dict[By, Breakdown]]:

@@ -91,10 +91,22 @@ def zone_of(name: str) -> tzinfo:
     offset = _offset(name)
     if offset is not None:
         return timezone(offset)
+    if name == "UTC":
+        return UTC  # also where there is no zone file at all
     try:
         return ZoneInfo(name)
-    except (KeyError, ValueError, OSError) as error:  # unknown; a path; a folder as Europe
+    except Exception as error:  # unknown; a path; a folder as Europe; a file that is cut off or foreign
         raise BadTime(f"{_quoted(name)} is not a time zone known here", ZONE_HINT) from error
+
+
+@cache
+def is_known(name: str) -> bool:
+    """Whether this machine has the rules of a stored zone: newer zone data, or another machine's, may have
+    named it."""
+    with suppress(BadTime):
+        zone_of(name)
+        return True
+    return False
 
 
 def system_zone(environment: Mapping[str, str] = os.environ, etc: Path = Path("/etc")) -> str:

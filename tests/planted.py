@@ -444,4 +444,29 @@ DOUBTS = (
     ),
 )
 
-MUTANTS = {each.name: each for each in (*THE_EIGHT, *MORE, *DOUBTS)}
+ZONES = "tests/test_unknown_zones.py"
+ONE_BAD_ROW = (
+    Mutant(
+        "a zone that is not known here ends the run",
+        changes(CHOOSE, ("names = filter(is_known, found)", "names = found")),
+        (f"{ZONES}::test_it_waits_and_all_others_are_served",),
+    ),
+    Mutant(
+        "a zone that is not known here is open at any hour",
+        changes(
+            CHOOSE,
+            (
+                "return [name for closes_at, name in sorted(closing) if closes_at > now + GUARD]",
+                "return [each for each in found if not is_known(each)]",
+            ),
+        ),
+        (f"{ZONES}::test_it_waits_and_all_others_are_served",),
+    ),
+    Mutant(
+        "what waits for a zone is said every minute",
+        changes("news.py", ("abs(now - said.said_at) < SAY_AGAIN", "False")),
+        (f"{ZONES}::test_cron_hears_of_it_once_an_hour_and_again_when_it_comes_back",),
+    ),
+)
+
+MUTANTS = {each.name: each for each in (*THE_EIGHT, *MORE, *DOUBTS, *ONE_BAD_ROW)}

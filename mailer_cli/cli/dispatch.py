@@ -7,6 +7,7 @@ import typer
 
 from mailer_cli import output
 from mailer_cli.cli.common import DryRun, Invocation, command, utc_now
+from mailer_cli.cli.mailing_views import zone_warnings
 from mailer_cli.errors import Misconfigured
 from mailer_cli.stop import Stop
 
@@ -135,11 +136,15 @@ def as_json(summary: "Summary") -> dict[str, Any]:
 
 def _warnings(at: Invocation, summary: "Summary") -> tuple[str, ...]:
     """Cron mails every word: in quiet runs only what is news is said."""
-    if at.printer.quiet and not summary.is_news:
-        return ()
-    if summary.stopped in TROUBLE:
-        return (TROUBLE[summary.stopped].format(fault=summary.fault or "opened by another run"),)
-    return ("the gateway is back",) if summary.is_news else ()
+    quiet = at.printer.quiet
+    found: list[str] = []
+    if summary.stopped in TROUBLE and not (quiet and not summary.is_news):
+        found.append(TROUBLE[summary.stopped].format(fault=summary.fault or "opened by another run"))
+    elif summary.is_news:
+        found.append("the gateway is back")
+    if summary.is_news_of_zones or not quiet:
+        found += zone_warnings(summary.unknown_zones)
+    return tuple(found)
 
 
 def _lines(summary: "Summary") -> list[str]:

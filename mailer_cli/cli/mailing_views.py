@@ -44,6 +44,19 @@ def purge_warnings(at: Invocation, mailing: "Overview") -> tuple[str, ...]:
     return (f"the messages of mailing {mailing.id} were purged on {day}; its totals stay",)
 
 
+def zone_warnings(waiting: Mapping[str, int]) -> tuple[str, ...]:
+    """What has to be said where messages wait for zones that this machine does not know."""
+    if not waiting:
+        return ()
+    zones = ", ".join(f"{name} ({messages:,})" for name, messages in sorted(waiting.items())[:5])
+    more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""
+    return (
+        f"{counted(sum(waiting.values()), 'message')} of mailings with a window wait, for this machine does"
+        f" not know their time zones: {zones}{more}; install newer zone data (tzdata), or"
+        " mailer clients edit ID --timezone ZONE",
+    )
+
+
 def plan_lines(at: Invocation, plan: "Plan") -> dict[str, str]:
     return {
         "text": plan.text,

@@ -144,6 +144,7 @@ def _card(at: Invocation, found: "Details") -> output.Card:
     from mailer_cli import stats
 
     warnings = mailing_views.purge_warnings(at, found.mailing) if found.breakdowns else ()
+    warnings += mailing_views.zone_warnings(found.unknown_zones)
     card = mailing_views.card(at, found.mailing, warnings=warnings)
     pace = _pace(at, found.pace, found.mailing.end_at)
     return replace(card, data=stats.details_json(found), lines=[*card.lines, *pace])

@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, Connection, func, select
 from sqlmodel import col
 
 from mailer_cli.errors import Refused
-from mailer_cli.models import Client, Message, MessageStatus
-from mailer_cli.times import json_time
+from mailer_cli.models import Client, Mailing, Message, MessageStatus
+from mailer_cli.times import is_known, json_time
 
 PHONE = func.coalesce(col(Message.phone), col(Client.phone)).label("phone")
 
@@ -17,7 +17,7 @@ PHONE = func.coalesce(col(Message.phone), col(Client.phone)).label("phone")
 @dataclass(frozen=True)
 class Overview:
     """A message. Its phone is the client's present one until the first attempt fixes it, and None when the
-    client was removed before that."""
+    client was removed before that. The reason of one that waits is one that no time will mend."""
 
     id: int
     mailing_id: int
@@ -62,10 +62,19 @@ def overviews(
     own = ("id", "mailing_id", "client_id", "status", "reason", "attempts", "created_at", "due_at", "sent_at")
     statement = (
         select(PHONE, *(col(getattr(Message, name)) for name in own))
+        .add_columns(col(Message.timezone), col(Mailing.window_from))
         .join(Client, col(Client.id) == col(Message.client_id))
+        .join(Mailing, col(Mailing.id) == col(Message.mailing_id))
         .where(*which)
         .order_by(col(Message.id).desc())
         .limit(limit)
     )
-    rows = connection.execute(statement).mappings()
-    return [Overview(**{**row, "status": MessageStatus(row["status"])}) for row in rows]
+    return [_overview(dict(row)) for row in connection.execute(statement).mappings()]
+
+
+def _overview(row: dict[str, Any]) -> Overview:
+    zone, window_from = row.pop("timezone"), row.pop("window_from")
+    status = MessageStatus(row.pop("status"))
+    if status is MessageStatus.PENDING and window_from is not None and not is_known(zone):
+        row["reason"] = f"time zone {zone} is not known here"
+    return Overview(status=status, **row)

@@ -6,6 +6,7 @@ The life of a message, and where each step is:
     claim.py    pending -> sending, with an open attempt, before the first byte goes out
     record.py   sending -> sent | failed | pending | unknown; also what was never started
     runs.py     sending -> pending | unknown, what a dead run owned
+    zones.py    what waits for a zone that this machine does not know
     pace.py     when the rate lets the next ones start
     ahead.py    what waits for a moment that only a clock that was ahead can have named
     close.py    pending -> expired | cancelled (or unknown); failed, unknown, cancelled -> pending;
@@ -22,6 +23,7 @@ from mailer_cli.outbox.pace import LEAD
 from mailer_cli.outbox.record import Verdict, record
 from mailer_cli.outbox.restore import AfterRestore, after_restore
 from mailer_cli.outbox.runs import Counts, begin_run, dead_runs, end_run, recover
+from mailer_cli.outbox.zones import unknown_zones
 
 __all__ = [
     "GUARD",
@@ -50,5 +52,6 @@ __all__ = [
     "retry",
     "revive",
     "running",
+    "unknown_zones",
     "waiting",
 ]

@@ -16,7 +16,7 @@ from sqlmodel.sql.sqltypes import UTCDateTime
 from mailer_cli.models import GatewayState, Mailing, Message, Tally
 from mailer_cli.outbox.close import PENDING
 from mailer_cli.outbox.pace import Pace
-from mailer_cli.times import Window
+from mailer_cli.times import Window, is_known
 
 GUARD = timedelta(seconds=2)  # a request must be over before the end, so none is begun shortly before it
 
@@ -172,8 +172,12 @@ def _due(connection: Connection, turn: Turn, limit: int, now: datetime) -> Itera
 
 
 def _open_zones(connection: Connection, turn: Turn, window: Window, now: datetime) -> list[str]:
-    """Zones in which the window is open for longer than GUARD, the first to close before the others."""
-    names = connection.execute(_ZONES, {"mailing": turn.row["id"]}).scalars().all()
+    """Zones in which the window is open for longer than GUARD, the first to close before the others.
+
+    Nobody can tell when it is open in a zone that is not known here: what is in one waits.
+    """
+    found = connection.execute(_ZONES, {"mailing": turn.row["id"]}).scalars().all()
+    names = filter(is_known, found)
     closing = [(window.closes_at(name, now), name) for name in names if window.is_open(name, now)]
     return [name for closes_at, name in sorted(closing) if closes_at > now + GUARD]
 
