@@ -2,14 +2,15 @@
 
 import asyncio
 import gc
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from mailer_cli import audience, breaker, news, outbox
 from mailer_cli.caution import Caution
 from mailer_cli.database import Database, RunLocks
+from mailer_cli.errors import DatabaseFailed, MailerError, TryLater
 from mailer_cli.outbox import Counts
 from mailer_cli.sender import Sender, World
 from mailer_cli.settings import Settings
@@ -42,11 +43,12 @@ def run(database: Database, settings: Settings, world: World, only: int | None =
     """
     url, token = settings.require_gateway()
     locks = RunLocks(database)
+    beat = _heart(locks, world)
     try:
-        locks.beat()
+        beat()
         with database.held_open():
             if _has_work(database, locks, world.clock(), only):
-                summary = _Run(database, settings, world, locks, only).go(url, token)
+                summary = _Run(database, settings, world, locks, beat, only).go(url, token)
             else:
                 summary = Summary(None, world.clock(), 0.0, Counts())
             return _with_zones(summary, database, world.clock(), only)
@@ -60,6 +62,24 @@ def _with_zones(summary: Summary, database: Database, now: datetime, only: int |
         waiting = outbox.unknown_zones(connection, now, only)
     is_news = news.is_news(database, "unknown zones", ", ".join(sorted(waiting)), now)
     return replace(summary, unknown_zones=waiting, is_news_of_zones=is_news)
+
+
+def _heart(locks: RunLocks, world: World) -> Callable[[], None]:
+    """Says, each time it is called, that a run is at work. Where it cannot it warns, once: no message has to
+    wait for that."""
+    has_warned = False
+
+    def beat() -> None:
+        nonlocal has_warned
+        try:
+            locks.beat()
+        except OSError as error:
+            if not has_warned:
+                has_warned = True
+                said = f"cannot touch {locks.path}: {error.strerror or error}"
+                world.warn(f"{said}; mailer health will not know that this run was at work")
+
+    return beat
 
 
 def _has_work(database: Database, locks: RunLocks, now: datetime, only: int | None) -> bool:
@@ -82,27 +102,46 @@ class _Run:
     settings: Settings
     world: World
     locks: RunLocks
+    beat: Callable[[], None]
     only: int | None
     run_id: int = 0
     expired: int = 0
     unknown: int = 0
+    sender: Sender | None = None
 
     def go(self, url: str, token: str) -> Summary:
         started_at, began = self.world.clock(), self.world.timer()
         self._begin(started_at)
-        self._recover()
-        self._expire()
-        self._bring_back()
-        self._fix_audiences()
-        sender = asyncio.run(self._send(url, token, began))
-        self._expire()
-        counts, caution = sender.counts, sender.caution
-        counts.expired += self.expired
-        counts.unknown += self.unknown
+        try:
+            self._recover()
+            self._expire()
+            self._bring_back()
+            self._fix_audiences()
+            sender = asyncio.run(self._send(url, token, began))
+            self._expire()
+        except BaseException as error:
+            self._end_badly(error)
+            raise
+        counts, caution = self._counted(), sender.caution
         fault = caution.last_fault.error if caution.last_fault else None
         is_news = self._end(counts, caution)
         seconds = round(self.world.timer() - began, 3)
         return Summary(self.run_id, started_at, seconds, counts, caution.stopped, fault, is_news)
+
+    def _counted(self) -> Counts:
+        """What the run has changed, before its requests and by them."""
+        counts = replace(self.sender.counts) if self.sender else Counts()
+        counts.expired += self.expired
+        counts.unknown += self.unknown
+        return counts
+
+    def _end_badly(self, error: BaseException) -> None:
+        """Write what it did and why it ends; the error itself is for the caller, whatever comes of this."""
+        if isinstance(error, DatabaseFailed | TryLater):
+            return  # the database has been asked long enough; the next run finds this one dead
+        code = error.code if isinstance(error, MailerError) else "internal"
+        with suppress(Exception), self.database.write() as connection:
+            outbox.end_run(connection, self.run_id, self._counted(), code, self.world.clock())
 
     def _begin(self, now: datetime) -> None:
         with self.database.write() as connection:
@@ -168,7 +207,7 @@ class _Run:
             stop=stopping,
         )
         async with gateway:
-            sender = Sender(
+            self.sender = sender = Sender(
                 self.database,
                 gateway,
                 self.settings,
@@ -176,7 +215,7 @@ class _Run:
                 self.run_id,
                 self.only,
                 stopping,
-                self.locks.beat,
+                self.beat,
             )
             with _rare_collections():
                 await sender.work(self.settings.max_seconds - (self.world.timer() - began))
@@ -193,7 +232,7 @@ class _Run:
             )
             if is_news:
                 breaker.remember_said(connection, trouble, now)
-        self.locks.beat()
+        self.beat()
         self.world.log.write("run ended", run_id=self.run_id, stopped=stopped, **vars(counts))
         return is_news
 

@@ -3,6 +3,7 @@
 The event loop holds the requests; each turn of it is one transaction in a thread: the outcomes of what has
 finished are recorded and the free slots claimed anew. Between turns what finishes waits for company.
 What is claimed is in flight, so a run that is killed leaves at most as many unknown fates as it has slots.
+An answer stays in hand until it is recorded: whatever fails in a turn, what is known is recorded first.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from mailer_cli.caution import Caution
 from mailer_cli.company import Company
 from mailer_cli.database import Database, persistently
 from mailer_cli.decide import Limits, decide
+from mailer_cli.errors import MailerError
 from mailer_cli.gate import Gate
 from mailer_cli.gateway import Answer
 from mailer_cli.logs import Log, mask
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 LOOK_UP = 0.5  # seconds between looks at what the operator has paused meanwhile
 PATIENCE = 120.0  # seconds of trying to record what is already known
 NOT_STARTED = Answer(Outcome.RELEASED, "not started")
+ABORTED = Answer(Outcome.UNKNOWN, "aborted")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class World:
     stop: Stop = field(default_factory=Stop)
     reload_token: Callable[[], str | None] = lambda: None
     progress: Callable[[int], object] = lambda done: None
+    warn: Callable[[str], object] = lambda text: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,9 @@ class Sender:
             settings.max_failures, 1 if settings.on_unknown == "hold" else settings.max_unknown
         )
         self._finished: list[_Finished] = []
+        self._known: list[_Finished] = []  # what the finished have taught is learned, but not recorded yet
+        self._unstarted: list[Claimed] = []  # claimed, and not begun
+        self._turning: asyncio.Future[_Turned] | None = None  # the turn that the database's thread is at
         self._in_flight: dict[asyncio.Task[_Finished], Claimed] = {}
         self._bug: BaseException | None = None  # of a request
         self._changed = asyncio.Event()
@@ -103,7 +110,10 @@ class Sender:
         self._is_probe = False  # the breaker is open: one request, no repeats
 
     async def work(self, seconds: float) -> None:
-        """Send what is due, claiming for so many seconds; `caution.stopped` says why it ended early."""
+        """Send what is due, claiming for so many seconds; `caution.stopped` says why it ended early.
+
+        Raises: whatever fails beside the requests, when all that is known is recorded.
+        """
         loop = asyncio.get_running_loop()
         self._until = loop.time() + seconds
         self._world.stop.on_change = lambda: loop.call_soon_threadsafe(self._wake)
@@ -114,6 +124,10 @@ class Sender:
                 if self._world.stop.is_abort:
                     await self._abort()
                 turned = await self._turn()
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the one to be told
+                await self._rescue()
+            raise
         finally:
             self._world.stop.on_change = lambda: None  # a signal may come when the loop is closed
 
@@ -127,15 +141,20 @@ class Sender:
         loop = asyncio.get_running_loop()
         self._beat()
         self._changed.clear()
-        done = self._learn(self._take_finished())
+        if self._bug is not None:
+            raise self._bug
+        self._learn()
         self._check_the_clock(loop.time())
         slots = self.caution.slots(len(self._in_flight), loop.time())
-        turned = await asyncio.shield(asyncio.to_thread(self._in_database, done, slots))
+        done = list(self._known)
+        self._turning = asyncio.ensure_future(asyncio.to_thread(self._in_database, done, slots))
+        turned = await asyncio.shield(self._turning)
+        del self._known[: len(done)]
         self._company.turned()
         self._running, self._served = turned.batch.running, turned.batch.served
         self._is_probe = turned.state.is_open
-        for claimed in turned.batch.claimed:
-            self._start(claimed)
+        while self._unstarted:
+            self._start(self._unstarted.pop(0))
         self._company.changed(len(self._finished), len(self._in_flight))
         self._tell(done)
         self._obey_breaker(turned)
@@ -143,21 +162,19 @@ class Sender:
             self._stopping.set()
         return turned
 
-    def _take_finished(self) -> list[_Finished]:
-        if self._bug is not None:
-            raise self._bug
-        done, self._finished = self._finished, []
-        return done
-
-    def _learn(self, done: list[_Finished]) -> list[_Finished]:
-        answers = self.caution.learn([each.answer for each in done])
-        for each in done:
+    def _learn(self) -> None:
+        """Draw the conclusions from what has finished, once from each; it is known before that, so that it
+        is recorded even if they fail."""
+        new, self._finished, before = self._finished, [], len(self._known)
+        self._known += new
+        answers = self.caution.learn([each.answer for each in new])
+        self._known[before:] = [
+            each if answer is each.answer else replace(each, answer=answer)
+            for each, answer in zip(new, answers, strict=True)
+        ]
+        for each in new:
             if each.answer.outcome is Outcome.CONFIG:
                 self._reconsider(each)
-        return [
-            each if answer is each.answer else replace(each, answer=answer)
-            for each, answer in zip(done, answers, strict=True)
-        ]
 
     def _reconsider(self, finished: _Finished) -> None:
         """The gateway refuses us: perhaps the token was renewed, else nothing will go through."""
@@ -220,7 +237,10 @@ class Sender:
             batch = outbox.claim(connection, demand, self._texts, now)
             if not allowed:
                 batch = replace(batch, held_until=self._left_alone_until(connection, state, slots, now))
-        self._count(changed, batch)
+        self._unstarted += batch.claimed
+        self._count(changed)
+        self.counts.claimed += len(batch.claimed)
+        self.counts.repeats += sum(each.attempt > 1 for each in batch.claimed)
         return _Turned(state, batch)
 
     def _left_alone_until(
@@ -239,7 +259,7 @@ class Sender:
             return 0 if self.counts.claimed else min(slots, 1)
         return slots
 
-    def _count(self, changed: Sequence[Verdict], batch: Batch) -> None:
+    def _count(self, changed: Sequence[Verdict]) -> None:
         for verdict in changed:
             match verdict.status:
                 case MessageStatus.SENT:
@@ -250,8 +270,6 @@ class Sender:
                     self.counts.unknown += 1
                 case _:
                     self.counts.deferred += 1
-        self.counts.claimed += len(batch.claimed)
-        self.counts.repeats += sum(each.attempt > 1 for each in batch.claimed)
 
     # Waiting
 
@@ -295,6 +313,50 @@ class Sender:
         if self._in_flight:
             await asyncio.wait(list(self._in_flight))
 
+    # When something fails that is no answer
+
+    async def _rescue(self) -> None:
+        """Begin nothing more, wait for what is in flight within its deadlines, record all that is known."""
+        self.caution.stop_for("failed")
+        self._stopping.set()
+        if self._turning is not None:
+            await asyncio.wait([self._turning])
+        while self._in_flight:
+            if self._world.stop.is_abort:
+                await self._abort()
+            else:
+                await asyncio.wait(list(self._in_flight), timeout=LOOK_UP)
+        self._known += self._finished
+        self._known += [self._finish(each, NOT_STARTED, self._token) for each in self._unstarted]
+        await asyncio.shield(asyncio.to_thread(self._record_known))
+
+    def _record_known(self) -> None:
+        """All at once, else each by itself, so that one that cannot be keeps no other from its record."""
+        with contextlib.suppress(MailerError):  # the database has been asked persistently
+            if not self._is_recorded(self._known):
+                for each in self._known:
+                    self._is_recorded([each])
+
+    def _is_recorded(self, known: Sequence[_Finished]) -> bool:
+        """Whether it could be: it was a bug that has brought us here, and this may be its place."""
+        try:
+            self._record(known)
+        except MailerError:
+            raise
+        except Exception:
+            return False
+        return True
+
+    def _record(self, known: Sequence[_Finished]) -> None:
+        """Without chance or clock, which may be what has failed."""
+        verdicts = [decide(each.claimed, each.answer, self._limits, each.at, 0.5) for each in known]
+
+        def work() -> Sequence[Verdict]:
+            with self._database.write() as connection:
+                return outbox.record(connection, self._run_id, verdicts)
+
+        self._count(persistently(work, PATIENCE, lambda: self._world.stop.is_abort))
+
     # One message
 
     def _start(self, claimed: Claimed) -> None:
@@ -310,7 +372,8 @@ class Sender:
         if task.cancelled():  # before it had begun
             self._finished.append(self._finish(claimed, NOT_STARTED, self._token))
         elif bug := task.exception():
-            self._bug = bug
+            self._bug = self._bug or bug
+            self._finished.append(self._finish(claimed, ABORTED, self._token))
         else:
             self._finished.append(task.result())
         self._company.changed(len(self._finished), len(self._in_flight))
@@ -318,14 +381,23 @@ class Sender:
 
     async def _deliver(self, claimed: Claimed) -> _Finished:
         token, answer = self._token, NOT_STARTED
-        with contextlib.suppress(asyncio.CancelledError):  # aborted
+        try:
             if await self._comes_up(claimed):
-                answer = Answer(Outcome.UNKNOWN, "aborted")
+                self._log("request", claimed, phone=mask(claimed.phone))
+                answer = ABORTED
                 answer = await self._send(claimed)
+        except asyncio.CancelledError:
+            pass  # aborted
+        except Exception as bug:  # it ends the run, but takes no answer with it
+            self._bug = self._bug or bug
         return self._finish(claimed, answer, token)
 
     def _finish(self, claimed: Claimed, answer: Answer, token: str) -> _Finished:
-        return _Finished(claimed, answer, self._world.clock(), token)
+        try:
+            at = self._world.clock()
+        except Exception as bug:
+            self._bug, at = self._bug or bug, claimed.start_at
+        return _Finished(claimed, answer, at, token)
 
     async def _comes_up(self, claimed: Claimed) -> bool:
         """Wait for its moment; whether its request may be begun then."""
@@ -337,7 +409,6 @@ class Sender:
         return self._seconds_to(claimed.deadline) > 0 and self._is_wanted(claimed)
 
     async def _send(self, claimed: Claimed) -> Answer:
-        self._log("request", claimed, phone=mask(claimed.phone))
         answer = await self._gateway.send(
             claimed.message_id,
             claimed.phone,

@@ -30,7 +30,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -523,11 +523,12 @@ class Lab:
         *,
         only: int | None = None,
         stop: Stop | None = None,
+        world: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> dispatch.Summary:
-        """One run inside this process, by this clock."""
+        """One run inside this process, by this clock; `world` is what comes from outside otherwise."""
         settings = self.here(**changes)
-        world = dispatch.World(
+        here = dispatch.World(
             clock=clock,
             timer=time.monotonic,
             chance=random.random,
@@ -536,7 +537,8 @@ class Lab:
             pid=os.getpid(),
             stop=stop or Stop(),
         )
-        return dispatch.run(open_database(settings), settings, world, only)
+        here = dataclasses.replace(here, **(world or {}))
+        return dispatch.run(open_database(settings), settings, here, only)
 
     def _launch(self, kind: str, arguments: Sequence[str]) -> Process:
         process = Process(self, f"{kind}-{self._number(kind)}", arguments)

@@ -469,4 +469,38 @@ ONE_BAD_ROW = (
     ),
 )
 
-MUTANTS = {each.name: each for each in (*THE_EIGHT, *MORE, *DOUBTS, *ONE_BAD_ROW)}
+TURNS = "tests/test_broken_turns.py"
+A_TURN = f"{TURNS}::test_a_turn_that_fails_takes_no_answer_with_it"
+
+BROKEN_TURNS = (
+    Mutant(
+        "an answer leaves before it is recorded",
+        changes(
+            SENDER, ("        done = list(self._known)\n", "        done, self._known = self._known, []\n")
+        ),
+        (f"{A_TURN}[recording]",),
+    ),
+    Mutant(
+        "an error drops what is in flight",
+        changes(SENDER, ("                await self._rescue()\n", "                pass\n")),
+        (f"{A_TURN}[telling]",),
+    ),
+    Mutant(
+        "a claim that an error has cut off is forgotten",
+        changes(
+            SENDER,
+            ("NOT_STARTED, self._token) for each in self._unstarted]", 'NOT_STARTED, "") for each in ()]'),
+        ),
+        (f"{A_TURN}[after-the-commit]",),
+    ),
+    Mutant(
+        "a heart that does not beat ends the run",
+        changes(
+            "dispatch.py",
+            ("        except OSError as error:\n", "        except BlockingIOError as error:\n"),
+        ),
+        (f"{TURNS}::test_a_heart_that_does_not_beat_is_a_warning",),
+    ),
+)
+
+MUTANTS = {each.name: each for each in (*THE_EIGHT, *MORE, *DOUBTS, *ONE_BAD_ROW, *BROKEN_TURNS)}

@@ -87,6 +87,7 @@ def _run(at: Invocation, stop: Stop, mailing: int | None, max_seconds: float | N
             stop=stop,
             reload_token=lambda: _renewed_token(at),
             progress=progress,
+            warn=at.printer.warn,
         )
         return dispatch.run(at.database, settings, world, mailing)
 
