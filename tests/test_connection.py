@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import pytest
 
 from mailer_cli.gateway import Answer
 from mailer_cli.models import Outcome
+from tests.child import finish, start
 from tests.test_gateway import OK, TOKEN, Talk, answer, request, run, says, send, server
 
 TLS = Path(__file__).parent / "data" / "tls"
@@ -239,3 +241,21 @@ def test_no_proxy_of_the_environment_is_used(
     monkeypatch.setenv(name, "http://127.0.0.1:1")
     assert over_tls("good")[0].outcome is Outcome.OK
     assert over_http(says(answer(OK))).outcome is Outcome.OK
+
+
+# Names
+
+
+HANGS = """
+    import asyncio, socket, time
+    socket.getaddrinfo = lambda *given, **named: time.sleep(HANG)
+    from tests.test_gateway import send
+    print(asyncio.run(send("http://gate.example/send", 0.2)).error)
+"""
+
+
+def test_nobody_waits_for_a_name_server_that_hangs() -> None:
+    """Neither the event loop at its end nor the interpreter."""
+    began = time.monotonic()
+    assert finish(start(HANGS.replace("HANG", "45"))) == "connect timeout\n"
+    assert time.monotonic() - began < 40

@@ -6,6 +6,7 @@ code 0. What lies between is unknown.
 
     client.py       Gateway.send(): one message, its deadline, its repeats
     connection.py   httpx over aiohttp: what carries a request
+    resolver.py     a host's addresses
     failure.py      an exchange that broke off -> its class
     answer.py       a whole answer -> its class; light, for all who only read answers
 """

@@ -16,6 +16,7 @@ from aiohttp.tracing import Trace
 from yarl import URL
 
 from mailer_cli.errors import Misconfigured
+from mailer_cli.gateway.resolver import Resolver
 
 KEEPALIVE = 4.0  # seconds; servers close idle ones from 5 s on, and a request that meets that is unknown
 
@@ -38,7 +39,7 @@ def open_transport(url: str, concurrency: int, proxy: str | None) -> httpx.Async
         trust.load_verify_locations(certifi.where())  # else it trusts nobody: reading them takes 20 ms
 
     def session() -> aiohttp.ClientSession:
-        connector = _Connector(limit=concurrency, ssl=trust, keepalive_timeout=KEEPALIVE)
+        connector = _Connector(limit=concurrency, ssl=trust, keepalive_timeout=KEEPALIVE, resolver=Resolver())
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
