@@ -52,7 +52,8 @@ def changes(path: str, *pairs: tuple[str, str]) -> tuple[Change, ...]:
 CLAIM, RECORD, CLOSE = "outbox/claim.py", "outbox/record.py", "outbox/close.py"
 RUNS, CHOOSE = "outbox/runs.py", "outbox/choose.py"
 LOCKS, SENDER, FAILURE = "database/locks.py", "sender.py", "gateway/failure.py"
-CONNECTION = "gateway/connection.py"
+CONNECTION, CLIENT = "gateway/connection.py", "gateway/client.py"
+UNASKED = "tests/test_quiet.py"
 
 # Binds stay in a weakened condition, or SQLAlchemy would complain instead of the tests.
 STILL_OPEN = "if (each.message_id, each.attempt) in still_open:"
@@ -320,17 +321,6 @@ MORE = (
         (EDITS,),
     ),
     Mutant(
-        "an answer to no request is taken for the next one's",
-        changes(
-            CONNECTION,
-            (
-                "connection.protocol is None or connection.protocol.should_close:",
-                "connection.protocol is None:",
-            ),
-        ),
-        (f"{GATEWAY}::test_a_second_answer_is_not_taken_for_the_next_message", HELL),
-    ),
-    Mutant(
         "a body that a reset has ended is whole",
         changes(CONNECTION, ("        if exc is not None:\n            _cut(body, exc)\n", "")),
         (f"{GATEWAY}::test_after_the_first_byte_it_is_unknown", HELL),
@@ -503,4 +493,51 @@ BROKEN_TURNS = (
     ),
 )
 
-MUTANTS = {each.name: each for each in (*THE_EIGHT, *MORE, *DOUBTS, *ONE_BAD_ROW, *BROKEN_TURNS)}
+QUIET = (
+    Mutant(
+        "a connection is used on which somebody speaks",
+        changes(CONNECTION, ("if data and (self.is_idle or self._is_writing):", "if False:")),
+        (UNASKED,),
+    ),
+    Mutant(
+        "an answer before the last byte is the message's",
+        changes(CONNECTION, ("if data and (self.is_idle or self._is_writing):", "if data and self.is_idle:")),
+        (UNASKED,),
+    ),
+    Mutant(
+        "what waits in the kernel is taken for the answer",
+        changes(CONNECTION, ("            if not _has_bytes(self.transport):\n", "            if True:\n")),
+        (UNASKED,),
+    ),
+    Mutant(
+        "a gateway that speaks twice is trusted with the next connection",
+        changes(CONNECTION, ("        self._force_close = True\n", "")),
+        (UNASKED,),
+    ),
+    Mutant(
+        "a second answer in the packet of the first is not seen",
+        changes(
+            CONNECTION,
+            ("        if protocol.has_more:\n", "        if False:\n"),
+            ("        if self.is_idle and self.has_more:", "        if False:"),
+        ),
+        (UNASKED,),
+    ),
+    Mutant(
+        "what may not begin is sent",
+        changes(CLIENT, ("        if self._is_refused:\n", "        if False:\n")),
+        (UNASKED,),
+    ),
+)
+
+MUTANTS = {
+    each.name: each
+    for each in (
+        *THE_EIGHT,
+        *MORE,
+        *DOUBTS,
+        *ONE_BAD_ROW,
+        *BROKEN_TURNS,
+        *QUIET,
+    )
+}

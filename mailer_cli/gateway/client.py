@@ -7,15 +7,17 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
+from math import inf
 from typing import Any, Self, cast
 
+import aiohttp
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from mailer_cli import __version__
 from mailer_cli.errors import Misconfigured
 from mailer_cli.gateway.answer import Answer, judge
-from mailer_cli.gateway.connection import checked_address, open_transport
+from mailer_cli.gateway.connection import Body, checked_address, open_transport
 from mailer_cli.gateway.failure import failure
 from mailer_cli.models import Outcome
 
@@ -25,6 +27,15 @@ TRIES = 5  # of what was certainly not sent, within
 REPEAT_WITHIN = 10.0  # seconds
 OVERSLEPT = 1.0  # seconds behind a deadline: whoever sees it so late was suspended
 FIRST_PAUSE = 0.5  # seconds, doubling, each times a jitter of 0.5 to 1.5
+NOT_STARTED = Answer(Outcome.RELEASED, "not started")
+
+MayBegin = Callable[[], Awaitable[float | None]]
+"""Asked when a request's first byte could go out: the seconds that the request may take from then on, or
+None when it must not begin. It may take its time to answer."""
+
+
+async def _always() -> float:
+    return inf
 
 
 class Gateway:
@@ -85,12 +96,14 @@ class Gateway:
         text: str,
         *,
         limit: float,
+        may_begin: MayBegin = _always,
         may_repeat: Callable[[], bool] = lambda: False,
     ) -> Answer:
         """Hand one message over; `limit` is seconds for everything, repeats included.
 
-        A message that was certainly not sent is handed over again while `may_repeat` says so. Raises nothing
-        but CancelledError, and that with the connection closed.
+        No request begins without `may_begin`; one that may not is RELEASED. A message that was certainly not
+        sent is handed over again while `may_repeat` says so. Raises nothing but CancelledError, and that with
+        the connection closed.
         """
         try:
             content = b'{"id": %d, "phone": %d, "text": %s}' % (message_id, phone, _quoted(text))
@@ -98,13 +111,21 @@ class Gateway:
             return Answer(Outcome.REJECTED, "text is not unicode")
         target = b"%s/%d" % (self._url.raw_path.rstrip(b"/"), message_id)
         ends_at = _now() + min(limit, self._timeout)
-        answer = await self._exchange(target, content, ends_at)
+
+        def exchange() -> Awaitable[Answer]:
+            return self._exchange(target, _Letter(content, ends_at, may_begin))
+
+        answer = await exchange()
         if answer.outcome is Outcome.NOT_SENT:
-            return await self._repeat(answer, target, content, may_repeat, ends_at)
+            return await self._repeat(answer, exchange, may_repeat, ends_at)
         return answer
 
     async def _repeat(
-        self, answer: Answer, target: bytes, content: bytes, may_repeat: Callable[[], bool], ends_at: float
+        self,
+        answer: Answer,
+        exchange: Callable[[], Awaitable[Answer]],
+        may_repeat: Callable[[], bool],
+        ends_at: float,
     ) -> Answer:
         """tenacity, entered with the first failure in hand: a call that succeeds does not pay for it."""
         quits_at = min(ends_at, _now() + REPEAT_WITHIN)
@@ -113,7 +134,7 @@ class Gateway:
         async def try_again() -> Answer:
             nonlocal answer, is_first
             if not is_first and may_repeat():
-                again = await self._exchange(target, content, ends_at)
+                again = await exchange()
                 answer = replace(again, tries=answer.tries + 1)
             is_first = False
             return answer
@@ -147,11 +168,10 @@ class Gateway:
             for wait in waits:
                 wait.cancel()
 
-    async def _exchange(self, target: bytes, content: bytes, ends_at: float) -> Answer:
-        limit = ends_at - _now()
+    async def _exchange(self, target: bytes, letter: "_Letter") -> Answer:
+        limit = letter.ends_at - _now()
         if limit <= 0:
             return Answer(Outcome.NOT_SENT, "too late")
-        letter = _Letter(content, ends_at)
         response: httpx.Response | None = None
         try:
             async with asyncio.timeout(min(limit, CONNECT_LIMIT)) as letter.deadline:
@@ -160,10 +180,12 @@ class Gateway:
                 request = httpx.Request(
                     "POST", self._url, headers=self._headers, stream=letter, extensions=about
                 )
-                request.headers["Content-Length"] = str(len(content))
+                request.headers["Content-Length"] = str(len(letter.content))
                 response = await self._http.handle_async_request(request)
                 body = await _read(response)
         except Exception as error:
+            if letter.is_held:
+                return NOT_STARTED
             if response is None or response.is_success:
                 found = failure(error, letter.is_begun, response.status_code if response else None)
                 return replace(found, error="overslept") if letter.is_overslept else found
@@ -171,8 +193,8 @@ class Gateway:
         return judge(response.status_code, response.headers, body, self._clock)
 
 
-class _Letter(httpx.AsyncByteStream):
-    """A request's body that notes when it is first asked for.
+class _Letter(Body):
+    """A request's body that notes when it is first asked for, and goes out only if it still may.
 
     Before that, no byte of the message has left, whatever the connection went through; from then on it may
     have been taken. Connecting is over by then, so the deadline moves to that of the whole exchange.
@@ -180,23 +202,47 @@ class _Letter(httpx.AsyncByteStream):
 
     deadline: asyncio.Timeout
 
-    def __init__(self, content: bytes, ends_at: float) -> None:
-        self._content = content
-        self._ends_at = ends_at
+    def __init__(self, content: bytes, ends_at: float, may_begin: MayBegin) -> None:
+        self.content = content
+        self.ends_at = ends_at
+        self._may_begin = may_begin
         self.is_begun = False
+        self._is_refused = self._is_asking = False
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it was not let go although the gateway was there."""
+        return self._is_refused or (self._is_asking and self.deadline.expired())
 
     @property
     def is_overslept(self) -> bool:
         """Whether the exchange went on for so long after its deadline that nobody was awake to end it."""
-        return _now() > (self.deadline.when() or self._ends_at) + OVERSLEPT
+        return _now() > (self.deadline.when() or self.ends_at) + OVERSLEPT
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if _now() >= self._ends_at:  # suspended since the request was allowed
+        if _now() >= self.ends_at:  # suspended since the request was allowed
             raise TimeoutError
+        await self._ask()
+        if self.connection is not None and not await self.connection.is_quiet():
+            raise aiohttp.ServerDisconnectedError
         self.is_begun = True
+        yield self.content
+        self.is_out = True
+
+    async def _ask(self) -> None:
+        self._reach_to(self.ends_at)
+        self._is_asking = True
+        seconds = await self._may_begin()
+        self._is_refused = seconds is None or seconds <= 0
+        self._is_asking = False
+        if self._is_refused:
+            raise TimeoutError
+        self.ends_at = min(self.ends_at, _now() + (seconds or 0))
+        self._reach_to(self.ends_at)
+
+    def _reach_to(self, moment: float) -> None:
         if not self.deadline.expired():
-            self.deadline.reschedule(self._ends_at)
-        yield self._content
+            self.deadline.reschedule(moment)
 
 
 async def _read(response: httpx.Response) -> bytes | None:

@@ -1,6 +1,7 @@
 """What carries a request: httpx over aiohttp's connections."""
 
 import asyncio
+import select
 import ssl
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -11,6 +12,7 @@ import certifi
 import httpx
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.payload import AsyncIterablePayload
 from aiohttp.tracing import Trace
 from yarl import URL
@@ -19,6 +21,7 @@ from mailer_cli.errors import Misconfigured
 from mailer_cli.gateway.resolver import Resolver
 
 KEEPALIVE = 4.0  # seconds; servers close idle ones from 5 s on, and a request that meets that is unknown
+ROUNDS = 4  # of the event loop, in which it reads whatever has come
 
 
 def checked_address(url: str) -> str:
@@ -52,6 +55,21 @@ def open_transport(url: str, concurrency: int, proxy: str | None) -> httpx.Async
     return _Carrier(session)
 
 
+class Body(httpx.AsyncByteStream):
+    """A request's body that is told on which connection it goes out, and says when all of it has."""
+
+    connection: "_Protocol | None" = None
+    is_out = False
+
+
+class _Payload(AsyncIterablePayload):
+    """A body as aiohttp takes it, still to be found by the connection that carries it."""
+
+    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+        super().__init__(stream)
+        self.stream = stream
+
+
 class _Carrier(httpx.AsyncBaseTransport):
     """httpx's requests on a session of aiohttp's, whose errors come as they are."""
 
@@ -66,7 +84,7 @@ class _Carrier(httpx.AsyncBaseTransport):
             request.method,
             _address(request),
             headers=[(name.decode("ascii"), value.decode("ascii")) for name, value in request.headers.raw],
-            data=AsyncIterablePayload(cast(httpx.AsyncByteStream, request.stream)),
+            data=_Payload(cast(httpx.AsyncByteStream, request.stream)),
             allow_redirects=False,
         )
         return httpx.Response(
@@ -99,11 +117,57 @@ class _Body(httpx.AsyncByteStream):
 
 
 class _Protocol(ResponseHandler):
-    """A connection whose end is the end of the body on it.
+    """A connection whose end is the end of the body on it, and on which nobody speaks before he is asked.
 
-    aiohttp closes a connection with a broken chunk on it, and lets the reader of the body wait; and it takes
-    a body that only the end of the connection delimits for whole, even if that end was a failure.
+    aiohttp closes a connection with a broken chunk on it, and lets the reader of the body wait; it takes
+    a body that only the end of the connection delimits for whole, even if that end was a failure; and it
+    takes whatever is said for the answer to the request at hand.
     """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, stray: Callable[[], None]) -> None:
+        super().__init__(loop)
+        self._stray = stray  # told of an answer to no request
+        self.body: Body | None = None  # what it carries
+        self.is_idle = False
+
+    async def is_quiet(self) -> bool:
+        """Whether it is there, and nothing has come on it that was not asked for. Bytes that wait in the
+        kernel are read first: those of TLS itself are nothing."""
+        for _ in range(ROUNDS):
+            if self.has_more:
+                self._refuse()
+            if self.transport is None or self.transport.is_closing() or self.should_close:
+                return False
+            if not _has_bytes(self.transport):
+                return True
+            await asyncio.sleep(0)
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        if data and (self.is_idle or self._is_writing):
+            self._refuse()
+            return
+        super().data_received(data)
+        if self.is_idle and self.has_more:  # behind the answer that has just ended
+            self._refuse()
+
+    @property
+    def _is_writing(self) -> bool:
+        """Whether the last byte of its request has not been handed to the kernel yet."""
+        if self.body is None:
+            return False
+        return not self.body.is_out or (self.transport is not None and _is_unwritten(self.transport))
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something has come that nobody has taken for an answer."""
+        return bool(self._buffer or self._tail)
+
+    def _refuse(self) -> None:
+        self._stray()
+        if self.transport is not None:
+            self.transport.abort()
+        self.set_exception(HttpProcessingError(message="an answer to no request"))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         body = self._payload
@@ -114,12 +178,16 @@ class _Protocol(ResponseHandler):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Connections that carry neither an old answer into a new request nor an old request past its end."""
+    """Connections that carry neither an old answer into a new request nor an old request past its end.
+
+    Once something was said on one of them that was not asked for, each carries one request only: an answer
+    has no name on it, so one that is said twice may meet the next request on its connection.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        protocol: type[ResponseHandler] = _Protocol
-        self._factory = partial(protocol, loop=self._loop)
+        protocol: Callable[..., ResponseHandler] = _Protocol
+        self._factory = partial(protocol, loop=self._loop, stray=self._reuse_none)
 
     async def connect(
         self,
@@ -128,13 +196,40 @@ class _Connector(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  the overridden signature
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
-        if connection.protocol is None or connection.protocol.should_close:
-            # a second answer came while the connection was idle, and aiohttp would take it for ours
-            connection.close()
-            raise aiohttp.ClientResponseError(req.request_info, (), message="an answer to no request")
-        if connection.transport is not None:
-            connection.add_callback(partial(_drop_unwritten, connection.transport))
+        protocol = cast(_Protocol, connection.protocol)
+        _take(protocol, req.body)
+        connection.add_callback(partial(self._give_back, protocol))
+        if protocol.transport is not None:
+            connection.add_callback(partial(_drop_unwritten, protocol.transport))
         return connection
+
+    def _give_back(self, protocol: _Protocol) -> None:
+        protocol.is_idle, protocol.body = True, None
+        if protocol.has_more:
+            self._reuse_none()
+
+    def _reuse_none(self) -> None:
+        self._force_close = True
+        for protocol, _ in [each for idle in self._conns.values() for each in idle]:
+            protocol.close()
+
+
+def _take(protocol: _Protocol, payload: object) -> None:
+    """Let a connection carry a request."""
+    protocol.is_idle = False
+    if isinstance(payload, _Payload) and isinstance(payload.stream, Body):
+        protocol.body, payload.stream.connection = payload.stream, protocol
+
+
+def _has_bytes(transport: asyncio.Transport) -> bool:
+    """Whether there is something to read in the kernel, be it the end."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _is_unwritten(transport: asyncio.Transport) -> bool:
+    return transport.get_write_buffer_size() > 0
 
 
 def _cut(body: aiohttp.StreamReader | None, exc: BaseException | None) -> None:
@@ -146,5 +241,5 @@ def _cut(body: aiohttp.StreamReader | None, exc: BaseException | None) -> None:
 
 def _drop_unwritten(transport: asyncio.Transport) -> None:
     # closed the usual way it would stay open until a peer that does not read has read everything
-    if transport.get_write_buffer_size():
+    if _is_unwritten(transport):
         transport.abort()
