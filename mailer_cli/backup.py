@@ -1,6 +1,6 @@
 """Copies of the database: made while a dispatch runs, and put back so that nothing is sent twice by it."""
 
-import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,35 +12,44 @@ from mailer_cli import outbox
 from mailer_cli.database import (
     Database,
     RunLocks,
-    files,
     require_folder,
     require_known,
     schema_of,
     unopened,
     upgrade,
 )
-from mailer_cli.errors import DatabaseFailed, Invalid, Misconfigured, Refused
+from mailer_cli.database.files import copy_as_it_is, copy_compact, damage, put_in_place
+from mailer_cli.errors import DatabaseFailed, Invalid, Misconfigured
+from mailer_cli.files import Target, partial, sync_folder
 from mailer_cli.settings import Settings
 
 
-def back_up(database: Database, target: Path, *, force: bool = False) -> int:
+def back_up(database: Database, target: Target) -> int:
     """Copy the database into `target`, checked and complete or not at all; its size in bytes.
 
-    Works while others write. Raises: Refused when `target` is there and not `force`; Invalid; DatabaseFailed.
+    Works while others write. Raises: Refused when a file is there that may not be replaced; Invalid;
+    DatabaseFailed.
     """
-    if target.is_dir():
-        raise Invalid(f"{target} is a folder", f"name the file, as {target / 'mailer.db'}")
-    if target.exists() and target.samefile(database.path):
-        raise Invalid(f"{target} is the database itself", "name another file")
-    with _beside(target) as partial:
-        files.copy_compact(database, partial)
-        _require_sound(Database(partial), "the copy")
-        files.sync(partial)
-        if target.exists() and not force:
-            raise Refused(f"{target} is there already", "add --force to replace it")
-        partial.replace(target)
-        files.sync(target.parent)
-    return target.stat().st_size
+    target.require_free()
+    if target.is_stream:
+        return _stream(database, target)
+    with target.replaced() as beside:
+        _copy(database, beside)
+        return beside.stat().st_size
+
+
+def _stream(database: Database, target: Target) -> int:
+    """By way of a file: a slow reader holds up nobody, and what is not whole is not begun."""
+    with target.binary() as out, tempfile.NamedTemporaryFile(prefix="mailer-backup-") as copy:
+        _copy(database, Path(copy.name))
+        with Path(copy.name).open("rb") as whole:
+            shutil.copyfileobj(whole, out)
+        return Path(copy.name).stat().st_size
+
+
+def _copy(database: Database, copy: Path) -> None:
+    copy_compact(database, copy)
+    _require_sound(Database(copy), "the copy")
 
 
 @dataclass(frozen=True)
@@ -82,39 +91,31 @@ def restore(settings: Settings, source: Path, now: datetime, *, keep_pending: bo
     locks = RunLocks(live)
     try:
         locks.take_all()
-        with _beside(live.path) as partial:
-            fresh = Database(partial)
-            files.copy_as_it_is(source, partial)
+        with _beside(live.path) as copy:
+            fresh = Database(copy)
+            copy_as_it_is(source, copy)
             _require_sound(fresh, str(source))
             upgrade(fresh, settings)
             with fresh.write() as connection:
                 after = outbox.after_restore(connection, now, keep_pending=keep_pending)
-            was_there = files.put_in_place(live, fresh, aside)
-            files.sync(live.path.parent)
+            was_there = put_in_place(live, fresh, aside)
+            sync_folder(live.path.parent)
     finally:
         locks.close()
     return Restored(aside if was_there else None, schema, after)
 
 
 def _require_sound(copy: Database, name: str) -> None:
-    found = files.damage(copy)
+    found = damage(copy)
     if found:
         raise DatabaseFailed(f"{name} is damaged: {found[0]}", "mailer db check")
 
 
 @contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """An empty file, 0600, in the folder of `target`; whatever is left of it is removed at the end."""
-    if not target.parent.is_dir():
-        raise Invalid(f"folder {target.parent} does not exist", f"mkdir -p {target.parent}")
+def _beside(path: Path) -> Iterator[Path]:
+    """An empty file, 0600, in the folder of `path`; whatever is left of it is removed at the end."""
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+        with partial(path) as made:
+            yield made
     except OSError as error:
-        raise DatabaseFailed(f"cannot write in {target.parent}: {error.strerror}") from error
-    os.close(descriptor)
-    try:
-        yield Path(name)
-    except OSError as error:
-        raise DatabaseFailed(f"cannot write {target}: {error.strerror}") from error
-    finally:
-        files.remove(Path(name))
+        raise DatabaseFailed(f"cannot write in {path.parent}: {error.strerror}") from error

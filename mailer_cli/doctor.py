@@ -21,6 +21,7 @@ from mailer_cli.database import Database, choose_journal
 from mailer_cli.database.journal import journal_of
 from mailer_cli.errors import MailerError, Misconfigured, TokenRefused
 from mailer_cli.findings import Finding, failure, ok, warning
+from mailer_cli.logs import mistaken_for
 from mailer_cli.models import Client, GatewayState, Mailing, Run
 from mailer_cli.settings import Settings, others_can_read
 from mailer_cli.times import is_known, show_time
@@ -132,6 +133,9 @@ def _log(case: Case) -> Iterator[Finding]:
         yield ok("log", "none is kept (MAILER_LOG)")
         return
     path = Path(case.settings.log)
+    if what := mistaken_for(path, case.settings):
+        yield warning("log", f"MAILER_LOG names {what}, {path}: no log is kept", "name another file")
+        return
     try:
         with path.open("ab"):
             yield ok("log", f"{path} can be written")

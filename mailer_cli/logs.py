@@ -4,10 +4,12 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from mailer_cli.files import own_files, taken_for
 from mailer_cli.settings import Settings
 from mailer_cli.times import json_time
 
@@ -29,8 +31,20 @@ def open_log(
     warn: Callable[[str], None],
     echo: Callable[[str], None] | None = None,
 ) -> "Log":
-    """The log that MAILER_LOG names; without one, a log that costs nothing. `echo` gets every line too."""
-    return Log(Path(settings.log) if settings.log else None, clock, warn, settings.token, echo)
+    """The log that MAILER_LOG names; without one, a log that costs nothing. `echo` gets every line too.
+
+    A name that is another file's of ours is no log: `warn` hears of it.
+    """
+    path = Path(settings.log) if settings.log else None
+    if path is not None and (what := mistaken_for(path, settings)):
+        warn(f"MAILER_LOG names {what}, {path}; the work goes on without a log")
+        path = None
+    return Log(path, clock, warn, settings.token, echo)
+
+
+def mistaken_for(path: Path, settings: Settings) -> str | None:
+    """What the name of the log is to the operator otherwise; None when it is nothing else."""
+    return taken_for(path, own_files(replace(settings, log=None)))
 
 
 class Log:

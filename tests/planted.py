@@ -200,7 +200,36 @@ THE_EIGHT = (
     ),
 )
 
+FILES, ITS_TESTS = "files.py", "tests/test_files.py"
+NAMES_AND_THINGS = (
+    Mutant(
+        "an output is known by its name alone",
+        changes(FILES, ("        found.add((file.st_dev, file.st_ino))\n", "")),
+        (f"{ITS_TESTS}::test_a_hard_link_to_one_is_one",),
+    ),
+    Mutant(
+        "an output may be what is not there yet",
+        changes(
+            FILES,
+            ("            found.add((folder.st_dev, folder.st_ino, real.name))\n", "            pass\n"),
+        ),
+        (f"{ITS_TESTS}::test_nothing_takes_the_place_of_what_the_program_lives_on",),
+    ),
+    Mutant(
+        "rejects begin before there are any",
+        changes(
+            FILES,
+            (
+                "stack.enter_context(target.text()) if target.is_stream else None",
+                "stack.enter_context(target.text())",
+            ),
+        ),
+        (f"{ITS_TESTS}::test_the_rejects_of_an_earlier_day_are_left_when_there_are_none_today",),
+    ),
+)
+
 MORE = (
+    *NAMES_AND_THINGS,
     Mutant(
         "the attempt is not counted",
         changes(CLAIM, ("attempts=col(Message.attempts) + 1,", "attempts=col(Message.attempts),")),

@@ -17,7 +17,7 @@ ROAD = [
     *("stats", "messages", "doctor", "schedule"),
     *("csv_export", "csv_import", "clients", "mailings"),
     *("sandbox", "gateway", "audience", "backup", "retention", "outbox"),
-    *("invariants", "findings", "files", "logs"),
+    *("invariants", "findings", "logs", "files"),
     *("database", "idle", "models", "settings", "stop", "attributes", "times", "words", "errors"),
 ]
 """A module may import what stands after it, never what stands before it."""

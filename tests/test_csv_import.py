@@ -500,7 +500,7 @@ def test_memory_does_not_grow_with_the_list(database: Database, monkeypatch: pyt
 def test_an_export_imported_again_changes_nothing(imported: Mailer) -> None:
     imported("clients", "import", DATA / "clients_excel.csv", "--skip-invalid")
     for delimiter in ("comma", "semicolon", "tab"):
-        imported("clients", "export", "out.csv", "--delimiter", delimiter)
+        imported("clients", "export", "--force", "out.csv", "--delimiter", delimiter)
         assert counts(imported("clients", "import", "out.csv", "--json"))[:4] == (0, 0, 8, 0)
     assert Path("out.csv").stat().st_mode & 0o777 == 0o600
 
@@ -579,7 +579,7 @@ def test_no_cell_is_a_formula_wherever_a_spreadsheet_cuts_it(database: Database,
 def test_whoever_reads_the_old_file_reads_it_to_its_end(imported: Mailer) -> None:
     Path("out.csv").write_text("old")
     with Path("out.csv").open() as reader:
-        imported("clients", "export", "out.csv")
+        imported("clients", "export", "out.csv", "--force")
         assert reader.read() == "old"
     assert Path("out.csv").read_text().startswith(HEADER)
 
@@ -594,7 +594,7 @@ def test_an_export_takes_the_place_of_a_file_only_when_it_is_whole(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(csv_export.Export, "pieces", broken)
-    imported("clients", "export", "out.csv", code=130)
+    imported("clients", "export", "out.csv", "--force", code=130)
     assert Path("out.csv").read_text() == "old"
     assert [path.name for path in Path().glob("*out.csv*")] == ["out.csv"]
 

@@ -7,8 +7,7 @@ import typer
 
 from mailer_cli import output
 from mailer_cli.cli.clients import Codes, Phone, Tags, app, wanted_clients
-from mailer_cli.cli.common import DryRun, Invocation, command
-from mailer_cli.errors import Invalid
+from mailer_cli.cli.common import DryRun, Force, Invocation, command
 
 if TYPE_CHECKING:
     from mailer_cli.csv_import import Imported, Options
@@ -37,8 +36,10 @@ def import_(
         bool, typer.Option("--skip-invalid", help="Take the good rows although some are bad.")
     ] = False,
     rejects: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the bad rows there, with line and reason.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the bad rows there, if any, with line and reason."),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file of --rejects.")] = False,
     dry_run: DryRun = False,
 ) -> output.Result:
     """Add the clients of a CSV list, and change those who are known by their phone. Repeating is safe.
@@ -46,26 +47,29 @@ def import_(
     The first line names the columns, in any order: phone, operator_code, tag, timezone; others are ignored.
     Commas, semicolons or tabs. A column that is absent, or an empty cell, leaves a known client's value; a
     new one gets the phone's code and the configured zone. Nothing is written if a row is bad, unless
-    --skip-invalid.
+    --skip-invalid. The file of --rejects is made when there are bad rows; one that is there already is left
+    alone, and with bad rows the import refused, unless --force.
     """
     from mailer_cli import csv_import
 
     options = csv_import.Options(encoding, csv_import.OnConflict(on_conflict), skip_invalid, dry_run)
-    if rejects is not None and rejects.resolve() == file.resolve():
-        raise Invalid(f"--rejects would overwrite {file}", "name another file")
-    return _imported(at, file, rejects, options)
+    return _imported(at, file, rejects, options, force=force)
 
 
-def _imported(at: Invocation, file: Path, rejects: Path | None, options: "Options") -> output.Result:
+def _imported(
+    at: Invocation, file: Path, rejects: Path | None, options: "Options", *, force: bool
+) -> output.Result:
     from contextlib import nullcontext
 
     from mailer_cli import csv_import, files
 
     name = "standard input" if str(file) == "-" else str(file)
     size = file.stat().st_size if file.is_file() else None
+    target = rejects and at.target(rejects, force=force, besides=[files.Own(file, "the list itself")])
+    refusal = f"some rows are bad, and {rejects} is there already: nothing was imported"
     with (
         files.open_input(file) as opened,
-        files.written_whole(rejects) if rejects is not None else nullcontext() as kept,
+        files.written_late(target, refusal) if target else nullcontext() as kept,
         at.printer.progress(f"importing {file.name}", size) as progress,
     ):
         source = csv_import.Source(opened, name)
@@ -100,6 +104,8 @@ def _told_rejects(found: "Imported", rejects: Path | None) -> list[str]:
         lines.append(f"... and {count - len(lines)} more")
     if count and rejects is not None:
         lines.append(f"rejected rows are in {rejects}, to be mended and imported")
+    elif rejects is not None and rejects.is_file():
+        lines.append(f"{rejects} is of an import before, and was left as it is")
     return lines
 
 
@@ -130,6 +136,7 @@ def export(
         bool,
         typer.Option("--spreadsheet-safe", help="An apostrophe before formulas; not to be imported again."),
     ] = False,
+    force: Force = False,
 ) -> output.Result:
     """Write clients as CSV with the columns of an import, newest first.
 
@@ -139,9 +146,10 @@ def export(
 
     wanted = wanted_clients(operator_code, tag, phone, status)
     export = csv_export.Export(at.database, wanted, DELIMITERS[delimiter], spreadsheet_safe)
-    if str(file) == "-":
+    target = at.target(file, force=force)
+    if files.to_stdout(file):
         return output.Text("csv", export.pieces())
-    with files.written_whole(file) as opened:
+    with target.text() as opened:
         opened.writelines(export.pieces())
     data = {"file": str(file), "clients": export.written}
     return output.Note(data, [f"{export.written} clients written to {file}"])

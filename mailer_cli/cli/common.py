@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -17,6 +17,7 @@ from mailer_cli.output import Printer, Result
 
 if TYPE_CHECKING:
     from mailer_cli.database import Database
+    from mailer_cli.files import Own, Target
     from mailer_cli.logs import Log
     from mailer_cli.settings import Settings
 
@@ -35,6 +36,7 @@ EXITS = {
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, change nothing.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many rows.")]
 
 
@@ -80,6 +82,13 @@ class Invocation:
 
         echo = self.printer.say if self.verbose else None
         return logs.open_log(self.settings, utc_now, self.printer.warn, echo)
+
+    def target(self, path: Path, *, force: bool, besides: "Iterable[Own]" = ()) -> "Target":
+        """Where a command may write. Raises: Invalid when it is a file that the program lives on, or of
+        those `besides`."""
+        from mailer_cli import files
+
+        return files.target(path, [*files.own_files(self.settings), *besides], force=force)
 
     def now(self) -> datetime:
         return utc_now()
@@ -197,6 +206,7 @@ def read_text(source: Path) -> str:
 
 __all__ = [
     "DryRun",
+    "Force",
     "Invocation",
     "Limit",
     "Yes",

@@ -1,14 +1,17 @@
 """`mailer init` and `mailer db`: the database as a file."""
 
+import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mailer_cli import output
-from mailer_cli.cli.common import DryRun, Invocation, Yes, command, confirm, parse_duration
+from mailer_cli.cli.common import DryRun, Force, Invocation, Yes, command, confirm, parse_duration
 from mailer_cli.cli.mailing_views import counted
+from mailer_cli.errors import Invalid
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 db = typer.Typer(no_args_is_help=True, help="The database: upgrade, check, backup, restore, purge.")
 
 Source = Annotated[Path, typer.Argument(metavar="FILE", help="A backup that `mailer db backup` made.")]
-Target = Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes.")]
+Target = Annotated[Path, typer.Argument(metavar="FILE|-", help="Where the copy goes; - is standard output.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,6 +35,7 @@ def init(at: Invocation) -> output.Result:
     from mailer_cli import database, settings
 
     env_file = at.env_file or Path(".env")
+    _require_no_database(at, env_file)
     env_made = settings.write_template(env_file)
     opened, made = database.create_database(at.settings)
     lines = [
@@ -43,6 +47,17 @@ def init(at: Invocation) -> output.Result:
     readable = f"other users can read {env_file}, which holds the token: chmod 600 {env_file}"
     warnings = (readable,) if settings.others_can_read(env_file) else ()
     return output.Note(found | {"schema": database.SCHEMA}, lines, warnings=warnings)
+
+
+def _require_no_database(at: Invocation, env_file: Path) -> None:
+    """Raises: Invalid when the settings would be written where SQLite would take them for its own."""
+    from mailer_cli import files, settings
+
+    given = at.settings if env_file.exists() else settings.load(Path(os.devnull))
+    if at.database_setting:
+        given = replace(given, database=at.database_setting)
+    if what := files.taken_for(env_file, files.of_database(given)):
+        raise Invalid(f"{env_file} cannot be the settings file: it is {what}", "name another file")
 
 
 def _next_step(at: Invocation, env_file: Path) -> str:
@@ -77,15 +92,19 @@ def check(at: Invocation) -> output.Result:
 
 
 @command(db, "backup", example="mailer db backup /backups/mailer.db", exits=(0, 1, 2, 74, 75, 78))
-def backup(
-    at: Invocation,
-    target: Target,
-    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
-) -> output.Result:
-    """Copy the database, also while a dispatch runs. FILE is complete and checked, or not there at all."""
-    from mailer_cli import backup as copies
+def backup(at: Invocation, target: Target, force: Force = False) -> output.Result | None:
+    """Copy the database, also while a dispatch runs. FILE is complete and checked, or not there at all.
 
-    size = copies.back_up(at.database, target, force=force)
+    With - the copy is made in the temporary folder (TMPDIR), then written to standard output.
+    """
+    from mailer_cli import backup as copies
+    from mailer_cli import files
+
+    if files.to_stdout(target) and at.printer.as_json:
+        raise Invalid("a database is no JSON", "name a file, or leave out --json")
+    size = copies.back_up(at.database, at.target(target, force=force))
+    if files.to_stdout(target):
+        return None
     return output.Note(
         {"file": str(target), "bytes": size}, [f"copied {at.database.path} to {target}, {size / 1e6:.1f} MB"]
     )

@@ -7,7 +7,7 @@ import typer
 
 from mailer_cli import output
 from mailer_cli.cli.common import Invocation, command, utc_now
-from mailer_cli.errors import Invalid, Refused
+from mailer_cli.errors import Invalid, MailerError, Refused
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         token: Annotated[str | None, typer.Option(help="The only token it takes; else any JWT.")] = None,
         ledger: Annotated[
-            Path | None, typer.Option(metavar="FILE", help="A JSON line for each request.")
+            Path | None, typer.Option(metavar="FILE", help="Append a JSON line for each request.")
         ] = None,
         seed: Annotated[int | None, typer.Option(help="Make the faults repeatable.")] = None,
         stop_after: Annotated[float | None, typer.Option(metavar="S", help="Stop by itself.")] = None,
@@ -55,6 +55,8 @@ def register(app: typer.Typer) -> None:
             faults = server.parse_faults(fault or (), latency, outage or (), retry_after)
         except ValueError as error:
             raise Invalid(str(error), "mailer sandbox --help") from error
+        if ledger is not None:
+            _require_usable(at, ledger)
 
         def started(found: int) -> None:
             address = f"http://127.0.0.1:{found}/v1/send/"
@@ -81,3 +83,15 @@ def register(app: typer.Typer) -> None:
         except OSError as error:
             raise Refused(f"the sandbox cannot start: {error.strerror or error}") from error
         return
+
+
+def _require_usable(at: Invocation, ledger: Path) -> None:
+    """Raises: Invalid, also where settings that nobody needs here cannot be read."""
+    from mailer_cli import files
+    from mailer_cli.settings import Settings
+
+    try:
+        own = files.own_files(at.settings)
+    except MailerError:
+        own = files.own_files(Settings(database=at.database_setting or Settings().database))
+    files.target(ledger, own, force=True)  # appended to, never replaced

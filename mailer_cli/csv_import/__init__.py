@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import IO
+from typing import TYPE_CHECKING
 
 from mailer_cli.csv_import import staging
 from mailer_cli.csv_import.reading import Reading, Reject
@@ -20,6 +20,9 @@ from mailer_cli.csv_import.records import CHUNK, Source, open_records
 from mailer_cli.csv_import.staging import OnConflict
 from mailer_cli.database import Database
 from mailer_cli.errors import Refused
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 __all__ = ["Imported", "OnConflict", "Options", "Reject", "Report", "Source", "import_clients"]
 
@@ -59,7 +62,7 @@ def import_clients(
     database: Database,
     source: Source,
     options: Options,
-    rejects: IO[str] | None,
+    rejects: "SupportsWrite[str] | None",
     default_zone: str,
     now: datetime,
     progress: Callable[[int], None] = lambda done: None,

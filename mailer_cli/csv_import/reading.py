@@ -5,7 +5,7 @@ import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import IO
+from typing import TYPE_CHECKING
 
 from mailer_cli import clients
 from mailer_cli.csv_import import staging
@@ -13,6 +13,9 @@ from mailer_cli.csv_import.records import REJECT_COLUMNS, Chunk, Header
 from mailer_cli.csv_import.staging import OnConflict
 from mailer_cli.database import Database
 from mailer_cli.errors import Invalid
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 KEPT = 50_000  # combinations of attributes remembered; a list has some hundreds, unless it is a strange one
 SHOWN = 10  # rejects kept for whoever watches; the rejects file has all
@@ -73,7 +76,11 @@ class Reading:
     """A list while it is read: what was staged, what was rejected, and why."""
 
     def __init__(
-        self, database: Database, header: Header, on_conflict: OnConflict, rejects: IO[str] | None
+        self,
+        database: Database,
+        header: Header,
+        on_conflict: OnConflict,
+        rejects: "SupportsWrite[str] | None",
     ) -> None:
         self.total = self.rejected = self.repeated = 0
         self.first_rejects: list[Reject] = []
@@ -156,18 +163,22 @@ def _picker(places: Sequence[int | None]) -> Callable[[list[str]], Cells]:
 class RejectsFile:
     """Rejected records as they were, each with its line and the reason, to be mended and imported again.
 
-    Line and reason stand in columns of their own also where a record had too few fields or too many.
+    Line and reason stand in columns of their own also where a record had too few fields or too many. Nothing
+    is written before the first.
     """
 
-    def __init__(self, file: IO[str], header: Header) -> None:
+    def __init__(self, file: "SupportsWrite[str]", header: Header) -> None:
         names = header.names
         again = tuple(each.strip() for each in names[-2:]) == REJECT_COLUMNS  # a rejects file itself
         self._kept = len(names) - 2 if again else len(names)
         self._width = len(names)
         self._writer = csv.writer(file, delimiter=header.delimiter, lineterminator="\n")
-        self._writer.writerow([*names[: self._kept], *REJECT_COLUMNS])
+        self._header: list[str] | None = [*names[: self._kept], *REJECT_COLUMNS]
 
     def write(self, rejects: Sequence[Reject]) -> None:
+        if rejects and self._header is not None:
+            self._writer.writerow(self._header)
+            self._header = None
         for each in rejects:
             own = each.cells[: self._kept]
             missing = [""] * (self._kept - len(own))

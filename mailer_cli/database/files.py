@@ -5,7 +5,6 @@ journal, found by name, would be applied to the wrong one (sqlite.org/howtocorru
 therefore comes in as one transaction, after which everybody sees it.
 """
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -118,12 +117,3 @@ def remove(path: Path) -> None:
     """Remove a database that nobody else knows of."""
     for end in ("", *COMPANIONS):
         path.with_name(path.name + end).unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk before going on."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
