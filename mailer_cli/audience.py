@@ -1,7 +1,7 @@
 """Who gets a mailing: a filter becomes a SELECT, and the audience is fixed by one statement."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import (
@@ -143,6 +143,15 @@ def _is_due(now: datetime) -> ColumnElement[bool]:
     )
 
 
+@dataclass(frozen=True)
+class Added:
+    """How many messages were made, or brought back, that wait; and how many clients get none because the
+    mailing was sent to their number already, or may have been."""
+
+    waiting: int
+    already_sent: int = 0
+
+
 def fix(connection: Connection, mailing_id: int, now: datetime) -> int:
     """Fix the audience of a mailing whose time has come; how many messages were made.
 
@@ -151,45 +160,60 @@ def fix(connection: Connection, mailing_id: int, now: datetime) -> int:
     statement = update(Mailing).where(col(Mailing.id) == mailing_id, _is_due(now)).values(fixed_at=now)
     if connection.execute(statement).rowcount == 0:
         return 0
-    return top_up(connection, mailing_id, now)
+    return top_up(connection, mailing_id, now).waiting
 
 
-def top_up(connection: Connection, mailing_id: int, now: datetime) -> int:
-    """Make a message for every client who matches and has none yet; how many. Repeating is safe.
+def top_up(connection: Connection, mailing_id: int, now: datetime) -> Added:
+    """Make a message for every client who matches and has none yet. Repeating is safe.
+
+    Where the number has got the mailing under another client, or may have, the message is cancelled from the
+    first; it comes back when the number is another, or the operator has said that nothing arrived there.
 
     Ids are never used again, not even after an old backup is restored: they begin at the clock's place,
     4,096 ids a millisecond, which no run can overtake, and stay below 2^53 until the year 2093.
     """
     wanted = filter_of(connection, mailing_id)
     database.reserve_message_ids(connection, _id_floor(now))
-    pending = MessageStatus.PENDING.value
-    chosen = (
-        select(
-            literal(mailing_id), col(Client.id), literal(pending), col(Client.timezone), *([literal(0)] * 5)
-        )
-        .add_columns(literal(now, UTCDateTime()), literal(now, UTCDateTime()))
-        .where(wanted.matches(), _has_none(connection, mailing_id))
-        .order_by(col(Client.id))
-    )
-    columns = (
-        "mailing_id client_id status timezone attempts failures unknowns failures_forgiven unknowns_forgiven"
-    )
-    names = [*columns.split(), "created_at", "due_at"]
-    made = connection.execute(insert(Message).from_select(names, chosen, include_defaults=False)).rowcount
-    _count(connection, mailing_id, made)
+    its = col(Message.mailing_id) == mailing_id
+    if connection.execute(select(col(Message.id)).where(its).limit(1)).first() is None:
+        return Added(_make(connection, mailing_id, wanted.matches(), now))
+    chosen = and_(wanted.matches(), ~exists().where(its, col(Message.client_id) == col(Client.id)))
+    back = outbox.revive(connection, _its_clients(mailing_id, wanted.matches()), outbox.ALREADY_SENT, now)
+    served = and_(chosen, outbox.served(mailing_id))
+    already = _make(connection, mailing_id, served, now, outbox.ALREADY_SENT)
+    return Added(back + _make(connection, mailing_id, chosen, now), already)
+
+
+def _make(
+    connection: Connection,
+    mailing_id: int,
+    clients: ColumnElement[bool],
+    now: datetime,
+    cancelled_for: str | None = None,
+) -> int:
+    """A message for each of these clients, waiting or cancelled for a reason; how many."""
+    status = (MessageStatus.PENDING if cancelled_for is None else MessageStatus.CANCELLED).value
+    values = {
+        "mailing_id": literal(mailing_id),
+        "client_id": col(Client.id),
+        "status": literal(status),
+        "reason": literal(cancelled_for),
+        "timezone": col(Client.timezone),
+        **dict.fromkeys(COUNTERS, literal(0)),
+        **dict.fromkeys(("created_at", "due_at"), literal(now, UTCDateTime())),
+    }
+    chosen = select(*values.values()).where(clients).order_by(col(Client.id))
+    statement = insert(Message).from_select(list(values), chosen, include_defaults=False)
+    made = connection.execute(statement).rowcount
+    _count(connection, mailing_id, status, made)
     return made
 
 
-def _has_none(connection: Connection, mailing_id: int) -> ColumnElement[bool]:
-    """The condition on `client` that he has no message of this mailing; asked of each only if anybody has."""
-    its = col(Message.mailing_id) == mailing_id
-    if connection.execute(select(col(Message.id)).where(its).limit(1)).first() is None:
-        return true()
-    return ~exists().where(its, col(Message.client_id) == col(Client.id))
+COUNTERS = ("attempts", "failures", "unknowns", "failures_forgiven", "unknowns_forgiven")
 
 
-def refit(connection: Connection, mailing_id: int, old: Filter, now: datetime) -> tuple[int, int]:
-    """Let what waits without an attempt follow the mailing's filter; how many were cancelled and added.
+def refit(connection: Connection, mailing_id: int, old: Filter, now: datetime) -> tuple[int, Added]:
+    """Let what waits and nobody can have got follow the mailing's filter; how many were cancelled and added.
 
     Tag and code changes of clients remove nobody, so a filter that only widens cancels nobody, also not
     him who has left it meanwhile; any other cancels whoever is not in it now. Whom an earlier filter
@@ -198,15 +222,17 @@ def refit(connection: Connection, mailing_id: int, old: Filter, now: datetime) -
     new = filter_of(connection, mailing_id)
     cancelled = 0
     if not new.covers(old):
-        cancelled = outbox.cancel(connection, _untried(mailing_id, ~new.describes()), FILTER_CHANGED)
-    revived = outbox.revive(connection, _untried(mailing_id, new.matches()), FILTER_CHANGED, now)
-    return cancelled, revived + top_up(connection, mailing_id, now)
+        free = and_(_its_clients(mailing_id, ~new.describes()), ~outbox.doubtful())
+        cancelled = outbox.cancel(connection, free, FILTER_CHANGED)
+    revived = outbox.revive(connection, _its_clients(mailing_id, new.matches()), FILTER_CHANGED, now)
+    added = top_up(connection, mailing_id, now)
+    return cancelled, replace(added, waiting=revived + added.waiting)
 
 
-def _untried(mailing_id: int, clients: ColumnElement[bool]) -> ColumnElement[bool]:
+def _its_clients(mailing_id: int, clients: ColumnElement[bool]) -> ColumnElement[bool]:
+    """The condition on `message` that it is of this mailing, to a client of whom that is so."""
     return and_(
         col(Message.mailing_id) == mailing_id,
-        col(Message.attempts) == 0,
         exists().where(col(Client.id) == col(Message.client_id), clients),
     )
 
@@ -215,9 +241,9 @@ def _id_floor(now: datetime) -> int:
     return (int(now.timestamp() * 1000) - ID_EPOCH_MS) << 12
 
 
-def _count(connection: Connection, mailing_id: int, made: int) -> None:
+def _count(connection: Connection, mailing_id: int, status: str, made: int) -> None:
     connection.execute(
         update(Tally)
-        .where(col(Tally.mailing_id) == mailing_id, col(Tally.status) == MessageStatus.PENDING.value)
+        .where(col(Tally.mailing_id) == mailing_id, col(Tally.status) == status)
         .values(messages=col(Tally.messages) + made)
     )

@@ -137,7 +137,7 @@ class Block(SQLModel, table=True):
 
 class Wording(SQLModel, table=True):
     """A text as it is sent, never changed: a mailing points at its present one, a message at the one
-    of its first attempt."""
+    of its latest attempt."""
 
     __table_args__ = (CheckConstraint("text <> ''", name="text_not_empty"), {"sqlite_autoincrement": True})
     id: int = Field(primary_key=True, sa_type=BigId)
@@ -200,8 +200,9 @@ class Run(SQLModel, table=True):
 
 
 class Message(SQLModel, table=True):
-    """One message to one client. Phone and text are empty until the first attempt fixes them for all
-    repeats; the zone follows the client until then."""
+    """One message to one client. Phone and wording are what the latest attempt carried, empty before the
+    first. Once an attempt may have been taken they and the zone are fixed for all repeats; until then each
+    attempt takes the client's phone and the mailing's wording, and the zone follows the client."""
 
     __table_args__ = (
         UniqueConstraint("mailing_id", "client_id"),
@@ -230,6 +231,13 @@ class Message(SQLModel, table=True):
             "id",
             sqlite_where=text("status = 'pending'"),
             postgresql_where=text("status = 'pending'"),
+        ),
+        Index(
+            "message_number",
+            "mailing_id",
+            "phone",
+            sqlite_where=text("phone IS NOT NULL"),
+            postgresql_where=text("phone IS NOT NULL"),
         ),
         {"sqlite_autoincrement": True},
     )

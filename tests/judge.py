@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mailer_cli.models import MessageStatus
+from tests.wire import FATES
 
 if TYPE_CHECKING:
     from tests.lab import Lab
@@ -113,17 +114,44 @@ def check_i3_repeats_are_explained(lab: "Lab") -> None:
     assert bad == {}
 
 
-def check_i4_requests_of_one_id_are_identical(lab: "Lab") -> None:
-    """I4, and they are what the database says."""
-    seen = defaultdict(set)
+UNSURE = {"hang", "slow", "reset", "disconnect", "bad-chunks", "garbage", "foreign", "huge", 500, 502, 504}
+UNSURE |= {name for name, fate in FATES.items() if not fate.is_sure}
+"""Answers after which a run cannot know whether the gateway took the message."""
+
+
+def check_i4_what_may_have_been_taken_is_repeated_as_it_was(lab: "Lab") -> None:
+    """I4: from the first request of an id on that may have been taken all are identical, and the database
+    says the same."""
+    seen = defaultdict[int, list[tuple[int | None, str | None]]](list)
     for each in lab.ledger:
-        if each.id is not None:
-            seen[each.id].add((each.phone, each.text))
-    assert {id: said for id, said in seen.items() if len(said) > 1} == {}
+        if each.id is not None and (each.id in seen or each.accepted or each.answer in UNSURE):
+            seen[each.id].append((each.phone, each.text))
+    assert {id: said for id, said in seen.items() if len(set(said)) > 1} == {}
     kept = lab.query("""
         SELECT message.id, phone, text FROM message JOIN wording ON wording.id = wording_id
     """)
-    assert all(seen[id] == {(phone, text)} for id, phone, text in kept if id in seen)
+    assert all(seen[id][0] == (phone, text) for id, phone, text in kept if id in seen)
+
+
+def check_one_number_gets_one_message(lab: "Lab") -> None:
+    """Of a mailing a number gets at most one message that may have been taken, unless its own repeat; or the
+    operator said that the other had failed."""
+    denied = {row[0] for row in lab.query("SELECT message_id FROM resolution WHERE status = 'failed'")}
+    bound = lab.query("""
+        SELECT id, mailing_id, phone FROM message WHERE EXISTS (
+            SELECT 1 FROM attempt WHERE message_id = message.id
+            AND (outcome IS NULL OR outcome IN ('ok', 'late_ok', 'server', 'unknown'))
+        )
+    """)
+    mailings = dict(
+        lab.query("SELECT id, mailing_id FROM message UNION SELECT message_id, mailing_id FROM lab_deletion")
+    )
+    bound += [(each.id, mailings[each.id], each.phone) for each in lab.ledger if each.accepted]
+    got = defaultdict[tuple[int, int], set[int]](set)
+    for id, mailing, phone in bound:
+        if id not in denied:
+            got[mailing, phone].add(id)
+    assert [each for each in got.items() if len(each[1]) > 1] == []
 
 
 def check_i5_sent_means_taken(lab: "Lab") -> None:

@@ -12,6 +12,7 @@ GATEWAY, HELL = "tests/test_gateway.py", "tests/test_hell.py"
 COMMITTED = "".join(f'    connection.exec_driver_sql("{each}")\n' for each in ("COMMIT", "BEGIN IMMEDIATE"))
 STEPS, RESTORE, BACKUP = "tests/test_steps.py", "tests/test_restore.py", "tests/test_backup.py"
 DOUBT = "tests/test_doubt.py"
+NUMBERS, NUMBER = "tests/test_number.py", "outbox/number.py"
 PURGE, CLOCK, BREAKER = "tests/test_purge.py", "tests/test_clock.py", "tests/test_breaker.py"
 LIVING = "tests/test_faults.py::test_a_living_run_keeps_what_it_owns"
 
@@ -291,18 +292,22 @@ MORE = (
     ),
     Mutant(
         "the stop list is not asked",
-        changes(CLAIM, ("col(Message.client_id), _UNWANTED)", "col(Message.client_id), Client.id < 0)")),
+        changes(CLAIM, ("unwanted() | taken(or_in_flight=True)", "taken(or_in_flight=True)")),
         (MACHINE,),
     ),
     Mutant(
         "a repeat goes to the new phone",
-        changes(CLAIM, ("coalesce(col(Message.phone), _PHONE),", "coalesce(_PHONE, col(Message.phone)),")),
-        (MACHINE,),
+        changes(CLAIM, ("phone=case((doubtful(), col(Message.phone)), else_=_PHONE),", "phone=_PHONE,")),
+        (NUMBERS, MACHINE),
     ),
     Mutant(
         "a repeat says the new text",
         changes(
-            CLAIM, ('func.coalesce(col(Message.wording_id), bindparam("wording")),', 'bindparam("wording"),')
+            CLAIM,
+            (
+                'case((doubtful(), col(Message.wording_id)), else_=bindparam("wording")),',
+                'bindparam("wording"),',
+            ),
         ),
         (MACHINE,),
     ),
@@ -323,17 +328,17 @@ MORE = (
     Mutant(
         "waiting messages keep the old zone",
         changes(
-            CLOSE, ("        .values(timezone=zone)\n", "        .values(timezone=col(Message.timezone))\n")
+            CLOSE, ("        .values(timezone=ZONE)\n", "        .values(timezone=col(Message.timezone))\n")
         ),
         (MACHINE,),
     ),
     Mutant(
-        "the zone of a tried message changes",
+        "the zone of what may have been taken changes",
         changes(
             CLOSE,
             (
-                "            col(Message.attempts) == 0,\n            col(Message.timezone) != zone,\n",
-                "            col(Message.timezone) != zone,\n",
+                "            ~doubtful(),\n            col(Message.timezone) != ZONE,\n",
+                "            col(Message.timezone) != ZONE,\n",
             ),
         ),
         (MACHINE,),
@@ -342,10 +347,7 @@ MORE = (
         "a filter brings back what was cancelled otherwise",
         changes(
             CLOSE,
-            (
-                "        col(Message.reason) == reason,\n        col(Message.attempts) == 0,\n",
-                "        col(Message.attempts) == 0,\n",
-            ),
+            (" col(Message.reason) == reason, _may_go()\n", " true() if reason else true(), _may_go()\n"),
         ),
         (EDITS,),
     ),
@@ -434,6 +436,73 @@ MORE = (
             ),
         ),
         (STEPS,),
+    ),
+)
+
+ONE_NUMBER = (
+    Mutant(
+        "a number gets a mailing twice",
+        changes(CLAIM, ("unwanted() | taken(or_in_flight=True)", "unwanted()")),
+        (NUMBERS, MACHINE),
+    ),
+    Mutant(
+        "a number gets a mailing twice: by what may have been taken",
+        changes(NUMBER, ("MAY_HAVE_IT = HAS_IT | and_(", "MAY_HAVE_IT = HAS_IT & and_(")),
+        (NUMBERS, MACHINE),
+    ),
+    Mutant(
+        "a number gets a mailing twice: by what is in flight",
+        changes(CLAIM, ("taken(or_in_flight=True)", "taken()")),
+        (NUMBERS, MACHINE),
+    ),
+    Mutant(
+        "what waits for another to land is cancelled",
+        changes(
+            NUMBER, ("    (taken(), ALREADY_SENT),\n", "    (taken(or_in_flight=True), ALREADY_SENT),\n")
+        ),
+        (NUMBERS,),
+    ),
+    Mutant(
+        "a top-up promises a second message",
+        changes("audience.py", ("and_(chosen, outbox.served(mailing_id))", "and_(chosen, ~true())")),
+        (NUMBERS,),
+    ),
+    Mutant(
+        "a retry promises a second message",
+        changes(CLOSE, ("return _its_client(~unwanted(), ~taken())", "return _its_client(~unwanted())")),
+        (NUMBERS,),
+    ),
+    Mutant(
+        "what nobody can have got is fixed",
+        changes(
+            NUMBER,
+            (
+                "    return and_(col(message.attempts) > 0, taken",
+                "    return or_(col(message.attempts) > 0, taken",
+            ),
+        ),
+        (NUMBERS, MACHINE),
+    ),
+    Mutant(
+        "a zone that changes in flight is forgotten",
+        changes(
+            CLOSE,
+            (
+                "in_((MessageStatus.PENDING.value, MessageStatus.SENDING.value))",
+                "in_((MessageStatus.PENDING.value,))",
+            ),
+        ),
+        (NUMBERS, MACHINE),
+    ),
+    Mutant(
+        "the stop list is asked for one number alone",
+        changes(NUMBER, ("col(Block.phone).in_((col(Client.phone), NUMBER))", "col(Block.phone) == NUMBER")),
+        (NUMBERS, MACHINE),
+    ),
+    Mutant(
+        "a block forgets the number that a repeat is bound to",
+        changes("clients/change.py", ("& outbox.doubtful()", "& (col(Message.id) < 0)")),
+        (NUMBERS,),
     ),
 )
 
@@ -564,6 +633,7 @@ MUTANTS = {
     for each in (
         *THE_EIGHT,
         *MORE,
+        *ONE_NUMBER,
         *DOUBTS,
         *ONE_BAD_ROW,
         *BROKEN_TURNS,

@@ -118,7 +118,7 @@ class Program:
 
     def retry(self, connection: Connection) -> int:
         statuses = [MessageStatus.FAILED, MessageStatus.UNKNOWN]
-        return outbox.retry(connection, self.mailing, statuses, None, NOW)
+        return outbox.retry(connection, self.mailing, statuses, None, NOW).again
 
     def resolve(self, connection: Connection, word: MessageStatus) -> int:
         message = connection.exec_driver_sql("SELECT id FROM message").scalar_one()

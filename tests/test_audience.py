@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from mailer_cli import audience, mailings
-from mailer_cli.audience import Filter
+from mailer_cli.audience import Added, Filter
 from mailer_cli.database import Database
 from mailer_cli.errors import Invalid
 
@@ -121,8 +121,8 @@ def test_top_up_adds_each_new_client_once_and_the_tally_knows(four: Database) ->
     mailing_id = create(four, Filter((), ("vip",)))
     with four.write() as connection:
         add_client(connection, "916", "vip")
-        assert audience.top_up(connection, mailing_id, NOW) == 1
-        assert audience.top_up(connection, mailing_id, NOW) == 0
+        assert audience.top_up(connection, mailing_id, NOW) == Added(1)
+        assert audience.top_up(connection, mailing_id, NOW) == Added(0)
     assert pending(four, mailing_id) == (3, 3)
 
 
@@ -189,15 +189,28 @@ def test_who_left_the_filter_stays_in_when_it_only_widens(four: Database) -> Non
     assert clients_of(four, mailing_id) == [VIP_916, GOLD_916, VIP_926]
 
 
-def test_a_filter_touches_no_message_that_was_tried(four: Database) -> None:
+@pytest.mark.parametrize(
+    ("outcome", "is_bound"), [("rejected", False), ("not_sent", False), ("unknown", True)]
+)
+def test_a_filter_touches_no_message_that_somebody_may_have_got(
+    four: Database, outcome: str, is_bound: bool
+) -> None:
     mailing_id = create(four, Filter(("916",)))
+    add_attempt(four, GOLD_916, outcome)
+    assert change_filter(four, mailing_id, ["916"], ["vip"]) == (0 if is_bound else 1, 0)
+    assert clients_of(four, mailing_id) == ([VIP_916, GOLD_916] if is_bound else [VIP_916])
+
+
+def add_attempt(database: Database, client_id: int, outcome: str) -> None:
+    """The client's one message waits after an attempt that came to this."""
+    tried = "attempts = 1, phone = 79160000001, wording_id = 1"
+    run_sql(database, "INSERT INTO run VALUES (1, 'h', 1, '2026-06-01', NULL, NULL, 0, 0, 0, 0, 0, 0, 0)")
+    run_sql(database, f"UPDATE message SET {tried} WHERE client_id = {client_id}")
     run_sql(
-        four,
-        "UPDATE message SET attempts = 1, failures = 1, phone = 79160000001, wording_id = 1"
-        f" WHERE client_id = {GOLD_916}",
+        database,
+        "INSERT INTO attempt (message_id, number, run_id, started_at, ended_at, outcome)"
+        f" SELECT id, 1, 1, created_at, created_at, '{outcome}' FROM message WHERE client_id = {client_id}",
     )
-    assert change_filter(four, mailing_id, ["916"], ["vip"]) == (0, 0)
-    assert clients_of(four, mailing_id) == [VIP_916, GOLD_916]
 
 
 def test_a_wider_filter_does_not_bring_back_who_was_removed_or_blocked(four: Database) -> None:

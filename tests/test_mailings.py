@@ -85,8 +85,9 @@ def put(
     why = "NULL" if reason is None else f"'{reason}'"
     run_sql(
         database,
-        f"UPDATE message SET status = '{status}', reason = {why}, {settings}, phone = 79160000000,"
-        f" wording_id = 1 WHERE mailing_id = {mailing_id} AND client_id = {client_id}",
+        f"UPDATE message SET status = '{status}', reason = {why}, {settings},"
+        f" phone = {79160000000 + client_id}, wording_id = 1"
+        f" WHERE mailing_id = {mailing_id} AND client_id = {client_id}",
     )
 
 
@@ -521,6 +522,7 @@ def test_a_dry_run_of_an_edit_tells_exactly_what_it_would_do_and_does_nothing(
         },
         "cancelled": 1,
         "added": 1,
+        "already_sent": 0,
     }
     assert "priority: 0 -> 4" in mailer(*edit, "--dry-run").out
     assert shown(mailer, 1) == before

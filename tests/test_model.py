@@ -53,7 +53,10 @@ OPERATOR = (
     *("create", "create", "create", "pause", "resume", "resume", "resume", "top_up", "cancel", "remove"),
     *("end", "end", "text", "window", "some", "all", "all", "retry", "retry", "resolve", "restore"),
 )
-CLIENT_WORDS = ("phone", "phone", "phone", "zone", "zone", "block", "unblock", "unblock", "remove", "add")
+CLIENT_WORDS = (
+    *("phone", "phone", "phone", "zone", "zone", "block", "unblock", "unblock", "remove", "add"),
+    *("swap", "swap", "again", "again"),
+)
 SECONDS = (1, 1, 60, 60, 60, 900, 900, 3500, -3600, -86400, 86400)
 LEFT = (-1, 0, 0.001, 1, 1, 2, 2.001, 4)
 luck = st.integers(0, 2**64 - 1)
@@ -273,10 +276,10 @@ class Queue(RuleBasedStateMachine):
 
     # Clients
 
-    def add_client(self, zone: str, tag: str) -> None:
-        phone, now = next(self.phones), self.world.now
+    def add_client(self, zone: str, tag: str, phone: int | None = None) -> None:
+        number, now = phone or next(self.phones), self.world.now
         given = Given(tag=tag, timezone=zone)
-        entry = self.world.say(lambda connection: clients.add(connection, phone, given, "UTC", now))
+        entry = self.world.say(lambda connection: clients.add(connection, number, given, "UTC", now))
         self.clients.append(entry.id)
 
     @rule(number=luck)
@@ -285,6 +288,10 @@ class Queue(RuleBasedStateMachine):
         client, word = chance.choice(self.clients), chance.choice(CLIENT_WORDS)
         if word == "add":
             self.add_client(chance.choice(ZONES), chance.choice("ab"))
+        elif word == "swap":
+            self.swap_phones(chance)
+        elif word == "again":
+            self.join_again(chance)
         elif word == "remove":
             world.say(lambda connection: clients.remove(connection, client, now))
         elif word == "unblock":
@@ -298,6 +305,44 @@ class Queue(RuleBasedStateMachine):
             found = world.query("SELECT phone FROM client WHERE id = ? AND phone IS NOT NULL", client)
             phones = {row[0] for row in found}
             world.say(lambda connection: clients.block(connection, phones, now))
+
+    def phone_of(self, client: int) -> int | None:
+        return self.world.query("SELECT phone FROM client WHERE id = ?", client)[0][0]
+
+    def change_phone(self, client: int, phone: int) -> None:
+        given, now = Given(phone=phone), self.world.now
+        self.world.say(lambda connection: clients.edit(connection, client, given, now))
+
+    def client_with(
+        self, statuses: str, chance: Random, mailing: int | None = None
+    ) -> tuple[int, int] | None:
+        """A mailing, and a client who is there and has a message of it in such a state."""
+        found = self.world.query(f"""
+            SELECT mailing_id, client.id FROM message JOIN client ON client.id = client_id
+            WHERE status IN ({statuses}) AND client.phone IS NOT NULL
+            AND mailing_id = coalesce({mailing or "NULL"}, mailing_id)
+        """)
+        return chance.choice(found) if found else None
+
+    def swap_phones(self, chance: Random) -> None:
+        """Between one who has got a mailing, or may have, and one whose message waits."""
+        if had := self.client_with("'sent', 'unknown', 'sending'", chance):
+            mailing, one = had
+            if waits := self.client_with("'pending'", chance, mailing):
+                its, other, others = self.phone_of(one), waits[1], self.phone_of(waits[1])
+                assert its and others
+                self.change_phone(one, next(self.phones))
+                self.change_phone(other, its)
+                self.change_phone(one, others)
+
+    def join_again(self, chance: Random) -> None:
+        """Somebody who got a mailing is removed, and added with the phone that he had; and topped up."""
+        if had := self.client_with("'sent', 'unknown', 'pending', 'sending'", chance):
+            mailing, client = had
+            phone, now = self.phone_of(client), self.world.now
+            self.world.say(lambda connection: clients.remove(connection, client, now))
+            self.add_client(chance.choice(ZONES), chance.choice("ab"), phone)
+            self.world.steer(mailings.top_up, mailing)
 
     # What must be true after every step
 

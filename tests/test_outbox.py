@@ -511,7 +511,7 @@ def test_a_retry_gives_fresh_limits_and_forgets_nothing(queue: Queue) -> None:
         run = queue.run()
         queue.claim(run)
         queue.bury(run)
-    assert outbox.retry(queue.connection, mailing, [MessageStatus.UNKNOWN], None, NOW) == 1
+    assert outbox.retry(queue.connection, mailing, [MessageStatus.UNKNOWN], None, NOW).again == 1
     (claimed,) = queue.claim(queue.run())
     assert (claimed.attempt, claimed.unknowns, claimed.doubtful) == (4, 0, True)
     assert queue.message().unknowns == 3
@@ -527,7 +527,7 @@ def test_a_retry_follows_the_clients_zone_unless_an_attempt_has_fixed_it(
     outbox.after_restore(queue.connection, NOW, keep_pending=False)
     queue.connection.execute(update(Client).values(timezone="Asia/Omsk"))
     assert outbox.follow_zones(queue.connection, select(col(Client.id)).scalar_subquery()) == 0
-    assert outbox.retry(queue.connection, mailing, [MessageStatus.UNKNOWN], None, NOW) == 1
+    assert outbox.retry(queue.connection, mailing, [MessageStatus.UNKNOWN], None, NOW).again == 1
     assert queue.message().timezone == zone
 
 
@@ -538,8 +538,8 @@ def test_a_retry_takes_only_the_status_and_the_reason_asked_for(queue: Queue) ->
     queue.record(run, first, Answer(Outcome.REJECTED, "http 400", 400))
     queue.record(run, second, Answer(Outcome.REJECTED, "http 422", 422))
     statuses = [MessageStatus.FAILED]
-    assert outbox.retry(queue.connection, mailing, [MessageStatus.UNKNOWN], None, NOW) == 0
-    assert outbox.retry(queue.connection, mailing, statuses, "http 422", NOW) == 1
+    assert outbox.retry(queue.connection, mailing, [MessageStatus.UNKNOWN], None, NOW).again == 0
+    assert outbox.retry(queue.connection, mailing, statuses, "http 422", NOW).again == 1
     assert queue.statuses() == ["failed", "pending"]
 
 

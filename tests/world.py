@@ -29,6 +29,8 @@ from tests.wire import FATES
 NOW = datetime(2026, 6, 15, 9, 0, tzinfo=UTC)  # noon in Moscow; no clock is changed for weeks
 SECOND = timedelta(seconds=1)
 GUARD = 2 * SECOND  # as the README has it, not as the program does
+BOUND = "message.id IN (SELECT message_id FROM attempt WHERE outcome IN ('unknown', 'server'))"
+"""Whether some attempt may have been taken."""
 
 
 @dataclass
@@ -108,7 +110,7 @@ class World:
         self.ledger: list[Request] = []
         self.killed: set[int] = set()  # process ids
         self.messages: set[int] = set()  # every id that was ever seen
-        self.zones: dict[int, str] = {}  # of messages at their first attempt
+        self.zones: dict[int, str] = {}  # of messages whose zone is fixed
         self._pids = 0
         self._held = self.database.held_open()
         held = self._held.__enter__()
@@ -192,33 +194,40 @@ class World:
             worker.flights += [Flight(each) for each in batch.claimed]
 
     def _claimable(self) -> tuple[set[int], set[int]]:
-        """Messages that may go now, and those that would if their clients were still wanted."""
-        rows = self.query("""
-            SELECT message.id, mailing_id, message.timezone, due_at,
-                   removed_at IS NOT NULL
-                   OR coalesce(message.phone, client.phone) IN (SELECT phone FROM block)
-            FROM message JOIN client ON client.id = client_id WHERE status = 'pending'
-        """)
-        due = [
-            (id, is_unwanted)
-            for id, mailing, zone, due_at, is_unwanted in rows
-            if as_utc(due_at) <= self.now and self.told[mailing].is_open(zone, self.now)
-        ]
-        return {id for id, is_unwanted in due if not is_unwanted}, {id for id, unwanted in due if unwanted}
-
-    def _clients(self) -> dict[int, tuple[int | None, str]]:
-        """Of each message the client's phone and zone, as they are now."""
-        rows = self.query("""
-            SELECT message.id, client.phone, client.timezone
+        """Messages that may go now, and those that would if nothing kept them from their numbers."""
+        rows = self.query(f"""
+            SELECT message.id, mailing_id, message.timezone, due_at, status, {BOUND},
+                   CASE WHEN {BOUND} THEN message.phone ELSE client.phone END, message.phone,
+                   removed_at IS NOT NULL OR client.phone IN (SELECT phone FROM block)
+                   OR {BOUND} AND message.phone IN (SELECT phone FROM block)
             FROM message JOIN client ON client.id = client_id
         """)
-        return {id: (phone, zone) for id, phone, zone in rows}
+        held: dict[tuple[int, int], list[tuple[int, bool]]] = {}
+        for id, mailing, _, _, status, is_bound, _, tried, _ in rows:
+            if status in ("sent", "unknown", "sending") or (status == "pending" and is_bound):
+                held.setdefault((mailing, tried), []).append((id, status == "pending"))
+        wanted, unwanted = set[int](), set[int]()
+        for id, mailing, zone, due_at, status, is_bound, number, _, is_unwanted in rows:
+            told = self.told[mailing]
+            if status == "pending" and as_utc(due_at) <= self.now and told.is_open(zone, self.now):
+                others = [each for each in held.get((mailing, number), []) if each[0] != id]
+                yields = any(not (is_bound and waits and other > id) for other, waits in others)
+                (unwanted if is_unwanted or yields else wanted).add(id)
+        return wanted, unwanted
 
-    def _check_claimed(self, claimed: Claimed, phone: int | None, zone: str) -> None:
+    def _clients(self) -> dict[int, tuple[int | None, str, bool]]:
+        """Of each message the client's phone and zone, as they are now, and whether it is bound."""
+        rows = self.query(f"""
+            SELECT message.id, client.phone, client.timezone, {BOUND}
+            FROM message JOIN client ON client.id = client_id
+        """)
+        return {id: (phone, zone, bool(is_bound)) for id, phone, zone, is_bound in rows}
+
+    def _check_claimed(self, claimed: Claimed, phone: int | None, zone: str, is_bound: bool) -> None:
         told = self.told[claimed.mailing_id]
         assert claimed.end_at == told.end_at
         assert claimed.start_at <= self.now + SECOND
-        if claimed.attempt == 1:  # later ones repeat what the first has said
+        if not is_bound:  # else it repeats what an earlier one has said
             assert (claimed.phone, claimed.text) == (phone, told.text)
             closes_in = told.closes_in(zone, self.now)
             limit = told.end_at if closes_in is None else min(told.end_at, self.now + closes_in)

@@ -164,7 +164,7 @@ def edit(
 ) -> output.Result:
     """Change a client; what is left out stays. A blocked one stays blocked under a new phone.
 
-    Messages that wait take the new phone and zone, unless an attempt has fixed the old ones.
+    Messages that wait take the new phone and zone, unless they may have been taken with the old ones.
     """
     from mailer_cli import clients
 

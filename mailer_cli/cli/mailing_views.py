@@ -10,6 +10,7 @@ from mailer_cli.cli.common import Invocation
 if TYPE_CHECKING:
     from mailer_cli.audience import Breakdown, Filter
     from mailer_cli.mailings import Edited, Overview, Plan
+    from mailer_cli.outbox import Retried
     from mailer_cli.settings import Settings
 
 
@@ -143,12 +144,25 @@ def _totals(title: str, rows: Sequence[Mapping[str, Any]]) -> output.Table:
 def edited(at: Invocation, done: "Edited", *, dry_run: bool) -> output.Result:
     moved = f"messages: {done.cancelled:,} cancelled, {done.added:,} added"
     notes = [moved] if done.cancelled or done.added else []
+    notes += already_sent(done.already_sent)
     if not dry_run:
         return card(at, done.mailing, notes if done.changes() else ["nothing changed"])
-    data = {"changes": done.changes(), "cancelled": done.cancelled, "added": done.added}
+    counts = {"cancelled": done.cancelled, "added": done.added, "already_sent": done.already_sent}
+    data = {"changes": done.changes(), **counts}
     old, new = plan_lines(at, done.before), plan_lines(at, done.mailing.plan)
     changes = [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
     return output.Note(data, [*(changes + notes or ["nothing would change"]), "nothing was done"])
+
+
+def already_sent(number: int) -> list[str]:
+    """Of those who get none."""
+    return [f"{number:,} more not: already sent to this number"] if number else []
+
+
+def retried(status: str, found: "Retried") -> list[str]:
+    again = f"{counted(found.again, f'{status} message')} will be tried again"
+    none = "no message will be tried again" if found.already_sent else f"there are no such {status} messages"
+    return [again if found.again else none, *already_sent(found.already_sent)]
 
 
 def fate(settings: "Settings") -> list[str]:

@@ -127,7 +127,7 @@ def edit(
     """Change a mailing; what is not given stays.
 
     Before it starts everything may change. Then its end, rate and priority may, and, while it is paused,
-    its text, filter and window: they touch only messages that were never tried. A narrower filter cancels
+    its text, filter and window: they touch only messages that nobody can have got. A narrower filter cancels
     those that wait for clients outside it, a wider one adds.
     """
     from mailer_cli import mailings
@@ -205,13 +205,15 @@ def remove(at: Invocation, mailing: options.Id, yes: Yes = False) -> output.Resu
 def top_up(at: Invocation, mailing: options.Id) -> output.Result:
     """Add the clients who match now and joined later.
 
-    An audience is fixed when a mailing starts. Repeating is safe.
+    An audience is fixed when a mailing starts. A number that has got it, or may have, gets no second one.
+    Repeating is safe.
     """
     from mailer_cli import mailings
 
     with at.database.write() as connection:
         found, added = mailings.top_up(connection, mailing, at.now())
-    return views.card(at, found, [f"{views.counted(added, 'message')} added"])
+    notes = [f"{views.counted(added.waiting, 'message')} added", *views.already_sent(added.already_sent)]
+    return _counting(views.card(at, found, notes), added=added.waiting, already_sent=added.already_sent)
 
 
 @command(
@@ -225,17 +227,23 @@ def retry(
 ) -> output.Result:
     """Let failed or unknown messages wait again.
 
-    Their limits are fresh. What is unknown may have been delivered, and may be delivered again.
+    Their limits are fresh. What is unknown may have been delivered, and may be delivered again. A number that
+    has got another message of this mailing, or may have, gets none.
     """
     from mailer_cli import mailings
     from mailer_cli.models import MessageStatus
 
     with at.database.write() as connection:
         found, retried = mailings.retry(connection, mailing, MessageStatus(status), reason, at.now())
-    note = f"{views.counted(retried, f'{status} message')} will be tried again"
-    doubtful = status == "unknown" and retried > 0
+    doubtful = status == "unknown" and retried.again > 0
     warnings = ["some of them may have been delivered, and may be delivered again"] if doubtful else []
-    return views.card(at, found, [note if retried else f"there are no such {status} messages"], warnings)
+    card = views.card(at, found, views.retried(status, retried), warnings)
+    return _counting(card, retried=retried.again, already_sent=retried.already_sent)
+
+
+def _counting(card: output.Card, **counts: int) -> output.Card:
+    """The mailing with what was done to its messages, in JSON too."""
+    return replace(card, data={**card.data, **counts})
 
 
 def _audience(at: Invocation, plan: "Plan") -> output.Note:

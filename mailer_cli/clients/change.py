@@ -97,8 +97,10 @@ def block(connection: Connection, phones: set[int], now: datetime) -> tuple[list
     were cancelled. Repeating is safe."""
     new = _stop(connection, phones, now)
     owners = select(col(Client.id)).where(col(Client.phone).in_(phones))
-    whose = col(Message.client_id).in_(owners)
-    return new, outbox.cancel(connection, _messages_of(whose), "client blocked")
+    theirs = outbox.cancel(connection, _messages_of(col(Message.client_id).in_(owners)), "client blocked")
+    # and what an earlier attempt binds to this number, whatever phone its client has now
+    bound = _messages_of(col(Message.phone).in_(phones)) & outbox.doubtful()
+    return new, theirs + outbox.cancel(connection, bound, "client blocked")
 
 
 def _stop(connection: Connection, phones: set[int], now: datetime) -> list[int]:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, case, update
 from sqlmodel import col
 
 from mailer_cli import audience
+from mailer_cli.audience import Added
 from mailer_cli.errors import Invalid, Refused
 from mailer_cli.mailings.overview import Overview, find
 from mailer_cli.mailings.plan import Plan, check_text, check_times, columns, new_wording
@@ -42,6 +43,7 @@ class Edited:
     before: Plan
     cancelled: int
     added: int
+    already_sent: int  # who would have been added, but that his number has the mailing already, or may have
 
     def changes(self) -> dict[str, list[Any]]:
         """Old and new value of what changed, by its name in JSON."""
@@ -49,7 +51,7 @@ class Edited:
 
 
 def edit(connection: Connection, mailing_id: int, wanted: Edit, now: datetime, max_text: int) -> Edited:
-    """Revise a mailing, and let its waiting messages without an attempt follow.
+    """Revise a mailing, and let its waiting messages follow, but those that may have been taken.
 
     Raises: Refused when its state forbids it, Invalid.
     """
@@ -58,8 +60,9 @@ def edit(connection: Connection, mailing_id: int, wanted: Edit, now: datetime, m
     changed = _changes(found.plan, plan)
     _permit(found, changed)
     _check(plan, changed, now, max_text)
-    cancelled, added = _apply(connection, found, plan, changed) if changed else (0, 0)
-    return Edited(find(connection, mailing_id, now), found.plan, cancelled, added)
+    cancelled, added = _apply(connection, found, plan, changed) if changed else (0, Added(0))
+    after = find(connection, mailing_id, now)
+    return Edited(after, found.plan, cancelled, added.waiting, added.already_sent)
 
 
 def revised(plan: Plan, wanted: Edit) -> Plan:
@@ -106,7 +109,7 @@ def _check(plan: Plan, changed: Mapping[str, Any], now: datetime, max_text: int)
 
 def _apply(
     connection: Connection, found: Overview, plan: Plan, changed: Mapping[str, Any]
-) -> tuple[int, int]:
+) -> tuple[int, Added]:
     values = {**columns(plan), "updated_at": found.seen_at}
     if "text" in changed:
         values["wording_id"] = new_wording(connection, plan.text)
@@ -115,7 +118,7 @@ def _apply(
     connection.execute(update(Mailing).where(col(Mailing.id) == found.id).values(values))
     if "filter" in changed and found.fixed_at is not None:
         return audience.refit(connection, found.id, found.plan.filter, found.seen_at)
-    return 0, 0
+    return 0, Added(0)
 
 
 def _next_free(rate: float | None, now: datetime) -> Any:

@@ -11,9 +11,11 @@ from sqlalchemy import Connection, update
 from sqlmodel import col
 
 from mailer_cli import audience, outbox
+from mailer_cli.audience import Added
 from mailer_cli.errors import Refused
 from mailer_cli.mailings.overview import Overview, find, overviews
 from mailer_cli.models import Mailing, MailingStatus, Message, MessageStatus
+from mailer_cli.outbox import Retried
 
 GOING = (MailingStatus.SCHEDULED, MailingStatus.RUNNING)
 OPEN = (*GOING, MailingStatus.PAUSED)
@@ -74,8 +76,8 @@ def remove(connection: Connection, mailing_id: int, now: datetime) -> Overview:
     return gone
 
 
-def top_up(connection: Connection, mailing_id: int, now: datetime) -> tuple[Overview, int]:
-    """Add the clients who match now and have no message yet; how many. Repeating is safe.
+def top_up(connection: Connection, mailing_id: int, now: datetime) -> tuple[Overview, Added]:
+    """Add the clients who match now and have no message yet. Repeating is safe.
 
     Raises: Refused when the audience is not fixed, or nothing more can be sent.
     """
@@ -90,8 +92,8 @@ def top_up(connection: Connection, mailing_id: int, now: datetime) -> tuple[Over
 
 def retry(
     connection: Connection, mailing_id: int, status: MessageStatus, reason: str | None, now: datetime
-) -> tuple[Overview, int]:
-    """Let messages that failed, or whose fate is unknown, wait again with fresh limits; how many.
+) -> tuple[Overview, Retried]:
+    """Let messages that failed, or whose fate is unknown, wait again with fresh limits.
 
     Raises: Refused when nothing more can be sent.
     """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, case, func, select
 from sqlmodel import col
 
 from mailer_cli import outbox
@@ -60,7 +60,8 @@ def history(connection: Connection, message_id: int) -> list[Event]:
 
 def text_of(connection: Connection, message_id: int) -> str:
     """What was sent, or would be sent now."""
-    wording = func.coalesce(col(Message.wording_id), col(Mailing.wording_id))
+    tried = func.coalesce(col(Message.wording_id), col(Mailing.wording_id))
+    wording = case((outbox.is_free(), col(Mailing.wording_id)), else_=tried)
     statement = (
         select(col(Wording.text))
         .select_from(Message)

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 from sqlmodel import col
 
-from mailer_cli import mailings
+from mailer_cli import mailings, outbox
 from mailer_cli.database import Database
 from mailer_cli.errors import Refused
 from mailer_cli.messages.overview import Overview, overviews
@@ -97,4 +97,5 @@ def _of_mailing(connection: Connection, mailing_id: int) -> ColumnElement[bool]:
 def _to_phone(phone: int) -> ColumnElement[bool]:
     """What went to this phone, whoever had it then, and what would go to it now."""
     his = select(col(Client.id)).where(col(Client.phone) == phone).scalar_subquery()
-    return or_(col(Message.phone) == phone, and_(col(Message.phone).is_(None), col(Message.client_id) == his))
+    would = and_(col(Message.client_id) == his, or_(col(Message.phone).is_(None), outbox.is_free()))
+    return or_(and_(col(Message.phone) == phone, ~outbox.is_free()), would)

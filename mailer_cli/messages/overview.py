@@ -4,20 +4,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, case, func, select
 from sqlmodel import col
 
+from mailer_cli import outbox
 from mailer_cli.errors import Refused
 from mailer_cli.models import Client, Mailing, Message, MessageStatus
 from mailer_cli.times import is_known, json_time
 
-PHONE = func.coalesce(col(Message.phone), col(Client.phone)).label("phone")
+PHONE = case(
+    (outbox.is_free(), col(Client.phone)), else_=func.coalesce(col(Message.phone), col(Client.phone))
+).label("phone")
 
 
 @dataclass(frozen=True)
 class Overview:
-    """A message. Its phone is the client's present one until the first attempt fixes it, and None when the
-    client was removed before that. The reason of one that waits is one that no time will mend."""
+    """A message. Its phone is the one it went to; while it waits and nobody can have got it, the client's
+    present one, and None when the client was removed. The reason of one that waits is one that no time
+    will mend."""
 
     id: int
     mailing_id: int

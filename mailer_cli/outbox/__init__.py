@@ -3,6 +3,7 @@
 The life of a message, and where each step is:
 
     choose.py   which pending ones are next
+    number.py   where each goes, and why it may not: removed, blocked, or that number has the mailing already
     claim.py    pending -> sending, with an open attempt, before the first byte goes out
     record.py   sending -> sent | failed | pending | unknown; also what was never started
     runs.py     sending -> pending | unknown, what a dead run owned
@@ -18,7 +19,8 @@ The life of a message, and where each step is:
 from mailer_cli.outbox.ahead import bring_back, has_ahead
 from mailer_cli.outbox.choose import GUARD, Demand, has_due, running, waiting
 from mailer_cli.outbox.claim import Batch, Claimed, claim
-from mailer_cli.outbox.close import cancel, expire, follow_zones, has_overdue, resolve, retry, revive
+from mailer_cli.outbox.close import Retried, cancel, expire, follow_zones, has_overdue, resolve, retry, revive
+from mailer_cli.outbox.number import ALREADY_SENT, doubtful, is_free, served, unwanted
 from mailer_cli.outbox.pace import LEAD
 from mailer_cli.outbox.record import Verdict, record
 from mailer_cli.outbox.restore import AfterRestore, after_restore
@@ -26,6 +28,7 @@ from mailer_cli.outbox.runs import Counts, begin_run, dead_runs, end_run, recove
 from mailer_cli.outbox.zones import unknown_zones
 
 __all__ = [
+    "ALREADY_SENT",
     "GUARD",
     "LEAD",
     "AfterRestore",
@@ -33,6 +36,7 @@ __all__ = [
     "Claimed",
     "Counts",
     "Demand",
+    "Retried",
     "Verdict",
     "after_restore",
     "begin_run",
@@ -40,18 +44,22 @@ __all__ = [
     "cancel",
     "claim",
     "dead_runs",
+    "doubtful",
     "end_run",
     "expire",
     "follow_zones",
     "has_ahead",
     "has_due",
     "has_overdue",
+    "is_free",
     "record",
     "recover",
     "resolve",
     "retry",
     "revive",
     "running",
+    "served",
     "unknown_zones",
+    "unwanted",
     "waiting",
 ]

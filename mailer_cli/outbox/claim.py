@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -11,6 +11,7 @@ from sqlalchemy import (
     Integer,
     Row,
     bindparam,
+    case,
     exists,
     func,
     insert,
@@ -24,7 +25,6 @@ from mailer_cli.database.rows import columns, numbers, packed, packed_numbers
 from mailer_cli.models import (
     MAYBE_TAKEN,
     Attempt,
-    Block,
     Client,
     GatewayState,
     Mailing,
@@ -36,7 +36,10 @@ from mailer_cli.models import (
 from mailer_cli.outbox import choose
 from mailer_cli.outbox.choose import Demand, Turn
 from mailer_cli.outbox.close import PENDING, cancel
+from mailer_cli.outbox.number import doubtful, taken, unwanted, why_not
 from mailer_cli.outbox.pace import Pace
+
+UNTIL_LANDED = timedelta(seconds=2)  # when to look again whether the number has got it
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ def claim(connection: Connection, demand: Demand, texts: dict[int, str], now: da
     messages may be sent, and only by this run.
     """
     while (batch := _claim_once(connection, demand, texts, now)) is None:
-        pass  # all that were chosen were cancelled instead; there may be others behind them
+        pass  # all that were chosen were cancelled or put off; there may be others behind them
     return batch
 
 
@@ -105,35 +108,33 @@ def _take(
     """Write the intent: the chosen messages are `sending`, each with an open attempt."""
     starts = dict(turn.chosen)
     given = {"ids": packed_numbers(starts), "run": run_id, "wording": turn.row["wording_id"]}
-    taken = connection.execute(_TAKE, given).all()
-    if len(taken) < len(starts):
-        _cancel_unwanted(connection, starts.keys() - {row.id for row in taken})
-    if not taken:
+    mine = connection.execute(_TAKE, given).all()
+    if len(mine) < len(starts):
+        _pass_over(connection, starts.keys() - {row.id for row in mine}, now)
+    if not mine:
         return []
-    opened = packed((row.id, row.attempts) for row in taken)
+    opened = packed((row.id, row.attempts) for row in mine)
     connection.execute(_OPEN, {"rows": opened, "run": run_id, "now": now})
-    _remember(connection, texts, {row.wording_id for row in taken})
-    past = _past(connection, [row.id for row in taken if row.attempts > 1])
-    return [_claimed(row, turn, starts, texts, past.get(row.id, UNTRIED), now) for row in taken]
+    _remember(connection, texts, {row.wording_id for row in mine})
+    past = _past(connection, [row.id for row in mine if row.attempts > 1])
+    return [_claimed(row, turn, starts, texts, past.get(row.id, UNTRIED), now) for row in mine]
 
 
-_UNWANTED = col(Client.removed_at).is_not(None) | exists().where(
-    col(Block.phone) == func.coalesce(col(Message.phone), col(Client.phone))
-).correlate(Message, Client)
+_MAY_NOT_GO = exists().where(col(Client.id) == col(Message.client_id), unwanted() | taken(or_in_flight=True))
 _PHONE = select(col(Client.phone)).where(col(Client.id) == col(Message.client_id)).scalar_subquery()
 _TAKE = (
     update(Message)
     .where(
         col(Message.id).in_(numbers("ids")),
         PENDING,
-        ~exists().where(col(Client.id) == col(Message.client_id), _UNWANTED).correlate(Message),
+        ~_MAY_NOT_GO.correlate(Message),
     )
     .values(
         status=MessageStatus.SENDING.value,
         run_id=bindparam("run"),
         attempts=col(Message.attempts) + 1,
-        phone=func.coalesce(col(Message.phone), _PHONE),
-        wording_id=func.coalesce(col(Message.wording_id), bindparam("wording")),
+        phone=case((doubtful(), col(Message.phone)), else_=_PHONE),
+        wording_id=case((doubtful(), col(Message.wording_id)), else_=bindparam("wording")),
     )
     .returning(
         col(Message.id),
@@ -156,24 +157,18 @@ _OPEN = insert(Attempt).from_select(
         bindparam("now", type_=UTCDateTime()),
     ),
 )
-_WHO_IS_UNWANTED = (
-    select(col(Message.id), col(Client.removed_at))
-    .join(Client, col(Client.id) == col(Message.client_id))
-    .where(col(Message.id).in_(numbers("ids")), _UNWANTED)
-)
 
 
-def _cancel_unwanted(connection: Connection, ids: Iterable[int]) -> None:
-    """Cancel here and now what would go to a client who is removed or on the stop list.
-
-    It waited in flight when that was said, and has come back.
+def _pass_over(connection: Connection, ids: Iterable[int], now: datetime) -> None:
+    """Cancel here and now what may not go: its client was removed or blocked while it was in flight, or its
+    number has the mailing already. What only has to wait for another to land is put off.
     """
-    found = connection.execute(_WHO_IS_UNWANTED, {"ids": packed_numbers(ids)}).all()
-    removed = [row.id for row in found if row.removed_at is not None]
-    blocked = [row.id for row in found if row.removed_at is None]
-    for which, reason in ((removed, "client removed"), (blocked, "client blocked")):
-        if which:
-            cancel(connection, col(Message.id).in_(which), reason)
+    reasons = why_not(connection, ids)
+    for reason in {each for each in reasons.values() if each is not None}:
+        cancel(connection, col(Message.id).in_([one for one in reasons if reasons[one] == reason]), reason)
+    waits = [one for one, reason in reasons.items() if reason is None]
+    put_off = update(Message).where(col(Message.id).in_(waits), PENDING)
+    connection.execute(put_off.values(due_at=now + UNTIL_LANDED))
 
 
 def _remember(connection: Connection, texts: dict[int, str], wordings: set[int]) -> None:

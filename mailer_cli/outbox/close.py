@@ -11,6 +11,7 @@ from sqlalchemy import (
     and_,
     case,
     exists,
+    func,
     insert,
     or_,
     select,
@@ -20,9 +21,6 @@ from sqlalchemy import (
 from sqlmodel import col
 
 from mailer_cli.models import (
-    MAYBE_TAKEN,
-    Attempt,
-    Block,
     Client,
     Mailing,
     Message,
@@ -30,17 +28,9 @@ from mailer_cli.models import (
     Resolution,
     Tally,
 )
+from mailer_cli.outbox.number import doubtful, taken, unwanted
 
 PENDING = col(Message.status) == "pending"  # literally as in the partial index, or it is not used
-
-
-def doubtful() -> ColumnElement[bool]:
-    """Whether some attempt of the message may have been taken although no OK was seen."""
-    taken = exists().where(
-        col(Attempt.message_id) == col(Message.id),
-        col(Attempt.outcome).in_([str(each) for each in MAYBE_TAKEN]),
-    )
-    return and_(col(Message.attempts) > 0, taken)
 
 
 @dataclass(frozen=True)
@@ -97,40 +87,44 @@ def _close(connection: Connection, which: ColumnElement[bool], status: MessageSt
     return Closed(connection.execute(ended).rowcount, in_doubt)
 
 
+ZONE = select(col(Client.timezone)).where(col(Client.id) == col(Message.client_id)).scalar_subquery()
+
+
 def revive(connection: Connection, which: ColumnElement[bool], reason: str, now: datetime) -> int:
-    """Let messages wait again that this reason cancelled before any attempt; how many."""
-    zone = select(col(Client.timezone)).where(col(Client.id) == col(Message.client_id)).scalar_subquery()
+    """Let messages wait again that this reason cancelled; how many. Not those that may not go any more."""
     cancelled = and_(
-        col(Message.status) == MessageStatus.CANCELLED.value,
-        col(Message.reason) == reason,
-        col(Message.attempts) == 0,
+        col(Message.status) == MessageStatus.CANCELLED.value, col(Message.reason) == reason, _may_go()
     )
-    statement = (
-        update(Message)
-        .where(which, cancelled)
-        .values(status=MessageStatus.PENDING.value, reason=None, due_at=now, timezone=zone)
-    )
-    return connection.execute(statement).rowcount
+    statement = update(Message).where(which, cancelled)
+    back = statement.values(status=MessageStatus.PENDING.value, reason=None, due_at=now, timezone=ZONE)
+    return connection.execute(back).rowcount
 
 
 def follow_zones(connection: Connection, clients: Sequence[int] | ScalarSelect[int]) -> int:
-    """Let waiting messages without an attempt follow the zones of these clients; how many changed.
+    """Let what waits or is in flight follow the zones of these clients; how many changed.
 
-    An attempt fixes the zone for all repeats.
+    What may have been taken keeps its zone for all repeats.
     """
-    zone = select(col(Client.timezone)).where(col(Client.id) == col(Message.client_id)).scalar_subquery()
     statement = (
         update(Message)
         .where(
             col(Message.mailing_id).in_(select(col(Mailing.id))),  # leads the unique index to the clients
             col(Message.client_id).in_(clients),
-            PENDING,
-            col(Message.attempts) == 0,
-            col(Message.timezone) != zone,
+            col(Message.status).in_((MessageStatus.PENDING.value, MessageStatus.SENDING.value)),
+            ~doubtful(),
+            col(Message.timezone) != ZONE,
         )
-        .values(timezone=zone)
+        .values(timezone=ZONE)
     )
     return connection.execute(statement).rowcount
+
+
+@dataclass(frozen=True)
+class Retried:
+    """How many messages wait again, and how many do not because their number has the mailing already."""
+
+    again: int
+    already_sent: int
 
 
 def retry(
@@ -139,42 +133,42 @@ def retry(
     statuses: Sequence[MessageStatus],
     reason: str | None,
     now: datetime,
-) -> int:
-    """Give `failed` or `unknown` messages of a mailing back to the queue with fresh limits; how many.
+) -> Retried:
+    """Give `failed` or `unknown` messages of a mailing back to the queue with fresh limits.
 
-    Not those of clients who were removed or blocked since. The counters stay equal to the attempts; what
-    is forgiven lets the limits count anew. What no attempt has fixed follows the client's zone again.
+    Not those of clients who were removed or blocked since, nor where the number has got, or may have got,
+    another message of the mailing. The counters stay equal to the attempts; what is forgiven lets the limits
+    count anew. What nobody can have got follows its client and its mailing again.
     """
-    zone = select(col(Client.timezone)).where(col(Client.id) == col(Message.client_id)).scalar_subquery()
     which = and_(
         col(Message.mailing_id) == mailing_id,
         col(Message.status).in_([str(each) for each in statuses]),
         col(Message.reason) == reason if reason is not None else true(),
-        _reachable(),
     )
+    found = select(func.count()).select_from(Message).where(which, _its_client(~unwanted(), taken()))
+    already_sent = connection.execute(found).scalar_one()
     statement = (
         update(Message)
-        .where(which)
+        .where(which, _may_go())
         .values(
             status=MessageStatus.PENDING.value,
             reason=None,
             due_at=now,
-            timezone=case((col(Message.attempts) == 0, zone), else_=col(Message.timezone)),
+            timezone=case((doubtful(), col(Message.timezone)), else_=ZONE),
             failures_forgiven=col(Message.failures),
             unknowns_forgiven=col(Message.unknowns),
         )
     )
-    return connection.execute(statement).rowcount
+    return Retried(connection.execute(statement).rowcount, already_sent)
 
 
-def _reachable() -> ColumnElement[bool]:
-    """Whether the client is neither removed nor on the stop list, with the phone that the message keeps."""
-    there = exists().where(col(Client.id) == col(Message.client_id), col(Client.removed_at).is_(None))
-    blocked = exists().where(
-        col(Client.id) == col(Message.client_id),
-        col(Block.phone).in_((col(Client.phone), col(Message.phone))),
-    )
-    return there & ~blocked
+def _may_go() -> ColumnElement[bool]:
+    """Whether neither its client nor another message of its mailing keeps the message from its number."""
+    return _its_client(~unwanted(), ~taken())
+
+
+def _its_client(*so: ColumnElement[bool]) -> ColumnElement[bool]:
+    return exists().where(col(Client.id) == col(Message.client_id), *so).correlate(Message)
 
 
 def resolve(connection: Connection, message_id: int, status: MessageStatus, now: datetime) -> int:
