@@ -22,7 +22,7 @@ from sqlmodel import col
 from sqlmodel.sql.sqltypes import UTCDateTime
 
 from mailer_cli import attributes, database, outbox
-from mailer_cli.errors import Invalid
+from mailer_cli.errors import DamagedRow, Invalid
 from mailer_cli.models import Block, Client, Mailing, Message, MessageStatus, Tally
 
 ID_EPOCH_MS = 1_704_067_200_000  # 2024-01-01T00:00:00Z
@@ -89,10 +89,13 @@ def checked_tag(value: str) -> str:
 
 
 def filter_of(connection: Connection, mailing_id: int) -> Filter:
-    row = connection.execute(
-        select(col(Mailing.operator_codes), col(Mailing.tags)).where(col(Mailing.id) == mailing_id)
-    ).one()
-    return Filter(row.operator_codes, row.tags)
+    """Raises: DamagedRow for what may reach everyone and was not said to."""
+    named = (col(Mailing.operator_codes), col(Mailing.tags), col(Mailing.everyone))
+    row = connection.execute(select(*named).where(col(Mailing.id) == mailing_id)).one()
+    found = Filter(row.operator_codes, row.tags)
+    if found.everyone is not row.everyone:
+        raise DamagedRow(f"mailing {mailing_id} has no filter, or two", "mailer db check")
+    return found
 
 
 def size(connection: Connection, wanted: Filter) -> int:

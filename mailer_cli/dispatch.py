@@ -2,21 +2,23 @@
 
 import asyncio
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TypeVar
 
 from mailer_cli import audience, breaker, news, outbox
 from mailer_cli.caution import Caution
 from mailer_cli.database import Database, RunLocks
 from mailer_cli.errors import DatabaseFailed, MailerError, TryLater
-from mailer_cli.outbox import Counts
+from mailer_cli.outbox import Counts, Misfit
 from mailer_cli.sender import Sender, World
 from mailer_cli.settings import Settings
 
 __all__ = ["Planned", "Summary", "World", "plan", "run"]
 
+T = TypeVar("T")
 TROUBLE = ("gateway_down", "gateway_nonsense", "too_many_rejected", "token_refused", "wrong_url")
 
 
@@ -33,6 +35,7 @@ class Summary:
     is_news: bool = False  # to be said even when quiet: trouble began, ended, or has lasted an hour
     unknown_zones: Mapping[str, int] = field(default_factory=dict)  # how many messages wait for each
     is_news_of_zones: bool = False
+    misfits: Sequence[Misfit] = ()  # damaged rows that it has set aside
 
 
 def run(database: Database, settings: Settings, world: World, only: int | None = None) -> Summary:
@@ -58,7 +61,8 @@ def run(database: Database, settings: Settings, world: World, only: int | None =
 
 def _with_zones(summary: Summary, database: Database, now: datetime, only: int | None) -> Summary:
     """With what still waits because its zone is not known here."""
-    with database.read() as connection:
+    waiting: Mapping[str, int] = {}
+    with suppress(*outbox.SIGNS), database.read() as connection:
         waiting = outbox.unknown_zones(connection, now, only)
     is_news = news.is_news(database, "unknown zones", ", ".join(sorted(waiting)), now)
     return replace(summary, unknown_zones=waiting, is_news_of_zones=is_news)
@@ -83,8 +87,8 @@ def _heart(locks: RunLocks, world: World) -> Callable[[], None]:
 
 
 def _has_work(database: Database, locks: RunLocks, now: datetime, only: int | None) -> bool:
-    """Whether a run would change anything; asked without the write lock."""
-    with database.read() as connection:
+    """Whether a run would change anything; asked without the write lock. A damaged row is to be set aside."""
+    with suppress(*outbox.SIGNS), database.read() as connection:
         return (
             connection.execute(audience.due(now, only).limit(1)).first() is not None
             or outbox.has_overdue(connection, now)
@@ -92,6 +96,7 @@ def _has_work(database: Database, locks: RunLocks, now: datetime, only: int | No
             or outbox.has_due(connection, now, only)
             or outbox.has_ahead(connection, now, only)
         )
+    return True
 
 
 @dataclass
@@ -108,17 +113,16 @@ class _Run:
     expired: int = 0
     unknown: int = 0
     sender: Sender | None = None
+    misfits: list[Misfit] = field(default_factory=list)
 
     def go(self, url: str, token: str) -> Summary:
         started_at, began = self.world.clock(), self.world.timer()
         self._begin(started_at)
         try:
-            self._recover()
-            self._expire()
-            self._bring_back()
-            self._fix_audiences()
+            for step in (self._recover, self._expire, self._bring_back, self._fix_audiences):
+                self._sparing(step)
             sender = asyncio.run(self._send(url, token, began))
-            self._expire()
+            self._sparing(self._expire)
         except BaseException as error:
             self._end_badly(error)
             raise
@@ -126,7 +130,30 @@ class _Run:
         fault = caution.last_fault.error if caution.last_fault else None
         is_news = self._end(counts, caution)
         seconds = round(self.world.timer() - began, 3)
-        return Summary(self.run_id, started_at, seconds, counts, caution.stopped, fault, is_news)
+        return Summary(
+            self.run_id, started_at, seconds, counts, caution.stopped, fault, is_news, misfits=self.misfits
+        )
+
+    def _sparing(self, work: Callable[[], T]) -> T:
+        """Do the work; when a damaged row stops it, set such rows aside and do it again.
+
+        Raises: what the work raises when no row is to blame.
+        """
+        while True:
+            try:
+                return work()
+            except outbox.SIGNS:
+                if not self._set_aside():
+                    raise
+
+    def _set_aside(self) -> bool:
+        with self.database.write() as connection:
+            dead = [each for each in outbox.dead_runs(connection, self.locks.is_free) if each != self.run_id]
+            found = outbox.set_aside(connection, dead, self.world.clock())
+        self.misfits += found
+        for each in found:
+            self.world.log.write("damaged row set aside", run_id=self.run_id, what=each.what, why=each.why)
+        return bool(found)
 
     def _counted(self) -> Counts:
         """What the run has changed, before its requests and by them."""
@@ -216,6 +243,7 @@ class _Run:
                 self.only,
                 stopping,
                 self.beat,
+                self._sparing,
             )
             with _rare_collections():
                 await sender.work(self.settings.max_seconds - (self.world.timer() - began))

@@ -46,6 +46,10 @@ class DatabaseFailed(MailerError):
     code = "database"
 
 
+class DamagedRow(DatabaseFailed):
+    """A row that cannot be what it is; a run sets it aside and goes on."""
+
+
 class TryLater(MailerError):
     exit_code = 75
     code = "try_later"

@@ -1,16 +1,21 @@
 """What must be true of the database by itself, each rule a query (I5, I8, I10 of docs/dispatch)."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import bindparam, text
+from sqlmodel import SQLModel
 from sqlmodel.sql.sqltypes import UTCDateTime
 
 from mailer_cli.database import Database, files
 from mailer_cli.database.engine import Unreadable
+from mailer_cli.database.fit import misfits
 from mailer_cli.findings import Finding, broken, damaged, failure, ok
 from mailer_cli.models import FAILURES, UNKNOWNS, Outcome
+
+SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,7 @@ def check(database: Database, now: datetime) -> Iterator[Finding]:
     """The file first, then its content; each in its own transaction, so that a dispatch gets its turns."""
     try:
         yield from _check_file(database)
+        yield _check_rows(database)
         yield from (_check_rule(database, each) for each in INVARIANTS)
         yield _overdue(database, now)
     except Unreadable as error:
@@ -122,6 +128,19 @@ def _check_file(database: Database) -> Iterator[Finding]:
         if lost
         else ok("references", "every row refers to rows that are there")
     )
+
+
+def _check_rows(database: Database) -> Finding:
+    """The columns' types and the CHECKs, which SQLite does not ask of what is there already."""
+    found: list[str] = []
+    for name, table in SQLModel.metadata.tables.items():
+        with database.read() as connection:
+            some = itertools.islice(misfits(connection, table), SHOWN + 1)
+            found += [f"{name} {key}: {why}" for key, why in some]
+    if not found:
+        return ok("rows", "every row is what its table says")
+    more = " and more" if len(found) > SHOWN else ""
+    return damaged("rows", f"damaged: {'; '.join(found[:SHOWN])}{more}", "mailer db restore FILE")
 
 
 def _check_rule(database: Database, rule: Invariant) -> Finding:

@@ -97,7 +97,12 @@ class Words(TypeDecorator[tuple[str, ...]]):
     def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...] | None:
         import json
 
-        return None if value is None else tuple(json.loads(value))
+        words = None if value is None else json.loads(value)
+        if words is not None and not (
+            isinstance(words, list) and all(isinstance(each, str) for each in words)
+        ):
+            raise ValueError("not an array of words")
+        return None if words is None else tuple(words)
 
 
 BigId = BigInteger().with_variant(Integer(), "sqlite")  # only INTEGER may be AUTOINCREMENT in SQLite

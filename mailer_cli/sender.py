@@ -70,6 +70,9 @@ class _Turned:
     batch: Batch
 
 
+Sparing = Callable[[Callable[[], _Turned]], _Turned]
+
+
 class Sender:
     """The requests of one run, from the first to the last."""
 
@@ -83,12 +86,14 @@ class Sender:
         only: int | None,
         stopping: asyncio.Event,
         beat: Callable[[], None],
+        sparing: "Sparing" = lambda work: work(),
     ) -> None:
         self.counts = Counts()
         self.caution = Caution(settings.concurrency)
         self._database, self._gateway, self._settings, self._world = database, gateway, settings, world
         self._run_id, self._only = run_id, only
         self._beat = beat  # says that the run is at work
+        self._sparing = sparing  # sets aside the rows that stop a turn, and does it again
         self._stopping = stopping  # wakes requests that pause before a repeat
         self._token = settings.token or ""
         self._has_renewed = False
@@ -207,8 +212,9 @@ class Sender:
         """Persistently while there is an answer to lose, in hand or in flight, unless the run is aborted."""
 
         def work() -> _Turned:
-            looked = None if done else self._look(slots)
-            return looked or self._record_and_claim(done, slots)
+            return self._sparing(
+                lambda: (None if done else self._look(slots)) or self._record_and_claim(done, slots)
+            )
 
         if not done and not self._in_flight:
             return work()

@@ -533,7 +533,18 @@ DOUBTS = (
 )
 
 ZONES = "tests/test_unknown_zones.py"
+ROWS = "tests/test_bad_rows.py"
 ONE_BAD_ROW = (
+    Mutant(
+        "a damaged row ends the run",
+        changes("dispatch.py", ("                if not self._set_aside():\n", "                if True:\n")),
+        (f"{ROWS}::test_a_bad_row_of_a_message_costs_that_message",),
+    ),
+    Mutant(
+        "a filter that is lost reaches everyone",
+        changes("audience.py", ("if found.everyone is not row.everyone:", "if not row:")),
+        (f"{ROWS}::test_a_filter_that_cannot_be_read_reaches_nobody",),
+    ),
     Mutant(
         "a zone that is not known here ends the run",
         changes(CHOOSE, ("names = filter(is_known, found)", "names = found")),

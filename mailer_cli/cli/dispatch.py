@@ -8,11 +8,14 @@ import typer
 from mailer_cli import output
 from mailer_cli.cli.common import DryRun, Invocation, command, utc_now
 from mailer_cli.cli.mailing_views import zone_warnings
-from mailer_cli.errors import Misconfigured
+from mailer_cli.errors import DatabaseFailed, Misconfigured
 from mailer_cli.stop import Stop
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mailer_cli.dispatch import Summary
+    from mailer_cli.outbox import Misfit
 
 EXIT_CODES = {
     "gateway_down": 69,
@@ -115,7 +118,7 @@ def _waiting(at: Invocation, mailing: int | None) -> int | None:
 
 def _result(at: Invocation, summary: "Summary", stop: Stop) -> output.Result:
     data = as_json(summary)
-    exit_code = EXIT_CODES.get(summary.stopped or "", 0)
+    exit_code = EXIT_CODES.get(summary.stopped or "", DatabaseFailed.exit_code if summary.misfits else 0)
     if stop.is_abort:
         exit_code = 128 + stop.signals[1]
     lines = [] if at.printer.quiet else _lines(summary)  # also in trouble: that is said once, as a warning
@@ -145,7 +148,19 @@ def _warnings(at: Invocation, summary: "Summary") -> tuple[str, ...]:
         found.append("the gateway is back")
     if summary.is_news_of_zones or not quiet:
         found += zone_warnings(summary.unknown_zones)
-    return tuple(found)
+    return (*found, *_misfits(summary.misfits))
+
+
+def _misfits(misfits: "Sequence[Misfit]") -> list[str]:
+    """Each is said once, also when quiet: the next run does not meet it any more."""
+    if not misfits:
+        return []
+    told = ", ".join(f"{each.what} ({each.why})" for each in misfits[:5])
+    more = f" and {len(misfits) - 5:,} more" if len(misfits) > 5 else ""
+    return [
+        f"damaged rows in the database were set aside: {told}{more}; such a message is failed or unknown,"
+        " such a mailing paused. See mailer db check; mailer db restore FILE"
+    ]
 
 
 def _lines(summary: "Summary") -> list[str]:

@@ -4,6 +4,7 @@ engine.py    an open database: transactions that take turns, the driver's errors
 schema.py    making, opening, upgrading; ids that are never used again
 journal.py   which journal is safe with this SQLite
 rows.py      many rows for one statement
+fit.py       rows that are not what their table says
 files.py     the file as a whole: copies, damage, putting another content in its place
 locks.py     which runs are alive
 """

@@ -13,7 +13,7 @@ import sqlalchemy
 from sqlalchemy import Connection, Engine, Table, event, exc
 from sqlalchemy.pool import NullPool
 
-from mailer_cli.errors import DatabaseFailed, MailerError, TryLater
+from mailer_cli.errors import DamagedRow, DatabaseFailed, MailerError, TryLater
 
 T = TypeVar("T")
 
@@ -243,5 +243,7 @@ def _explain(error: sqlite3.DatabaseError, path: Path) -> MailerError:
             )
         case sqlite3.SQLITE_CANTOPEN:
             return DatabaseFailed(f"cannot open database {path}", f"ls -ld {path} {path.parent}")
+        case 0:  # the driver's own, of a text that is no UTF-8; its words would show it
+            return DamagedRow(f"a row of database {path} cannot be read", "mailer db check")
         case _:
             return DatabaseFailed(f"database {path}: {error}", "mailer db check")

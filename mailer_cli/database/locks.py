@@ -63,6 +63,8 @@ class RunLocks:
 
     def is_free(self, run_id: int) -> bool:
         """Whether nobody holds the lock of this run; its holder itself is told True by the kernel."""
+        if not (isinstance(run_id, int) and 0 < run_id < 2**62):
+            return True  # from a damaged row; no run can have it
         found = fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, run_id))
         return bool(struct.unpack(FLOCK, found)[0] == fcntl.F_UNLCK)
 

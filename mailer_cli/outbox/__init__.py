@@ -12,6 +12,7 @@ The life of a message, and where each step is:
     ahead.py    what waits for a moment that only a clock that was ahead can have named
     close.py    pending -> expired | cancelled (or unknown); failed, unknown, cancelled -> pending;
                 an operator's word
+    misfits.py  pending, sending -> failed | unknown, where a row is damaged
     restore.py  pending, sending -> unknown, when a backup is put back
     purge.py    deleted, long after its mailing's end and when nothing of that is unfinished
 """
@@ -20,6 +21,7 @@ from mailer_cli.outbox.ahead import bring_back, has_ahead
 from mailer_cli.outbox.choose import GUARD, Demand, has_due, running, waiting
 from mailer_cli.outbox.claim import Batch, Claimed, claim
 from mailer_cli.outbox.close import Retried, cancel, expire, follow_zones, has_overdue, resolve, retry, revive
+from mailer_cli.outbox.misfits import SIGNS, Misfit, set_aside
 from mailer_cli.outbox.number import ALREADY_SENT, doubtful, is_free, served, unwanted
 from mailer_cli.outbox.pace import LEAD
 from mailer_cli.outbox.record import Verdict, record
@@ -31,11 +33,13 @@ __all__ = [
     "ALREADY_SENT",
     "GUARD",
     "LEAD",
+    "SIGNS",
     "AfterRestore",
     "Batch",
     "Claimed",
     "Counts",
     "Demand",
+    "Misfit",
     "Retried",
     "Verdict",
     "after_restore",
@@ -59,6 +63,7 @@ __all__ = [
     "revive",
     "running",
     "served",
+    "set_aside",
     "unknown_zones",
     "unwanted",
     "waiting",

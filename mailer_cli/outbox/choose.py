@@ -13,6 +13,7 @@ from sqlalchemy import Connection, RowMapping, Select, bindparam, func, select, 
 from sqlmodel import col
 from sqlmodel.sql.sqltypes import UTCDateTime
 
+from mailer_cli.errors import DamagedRow
 from mailer_cli.models import GatewayState, Mailing, Message, Tally
 from mailer_cli.outbox.close import PENDING
 from mailer_cli.outbox.pace import Pace
@@ -42,8 +43,15 @@ class Turn:
 
     @property
     def window(self) -> Window | None:
+        """Raises: DamagedRow."""
         start, end = self.row["window_from"], self.row["window_to"]
-        return None if start is None else Window(start, end)
+        if start is None and end is None:
+            return None
+        if not (
+            isinstance(start, int) and isinstance(end, int) and 0 <= start < 1440 > end >= 0 and start != end
+        ):
+            raise DamagedRow(f"mailing {self.row['id']} has no window that can be", "mailer db check")
+        return Window(start, end)
 
 
 def has_due(connection: Connection, now: datetime, only: int | None = None) -> bool:

@@ -22,6 +22,7 @@ from sqlmodel import col
 from sqlmodel.sql.sqltypes import UTCDateTime
 
 from mailer_cli.database.rows import columns, numbers, packed, packed_numbers
+from mailer_cli.errors import DamagedRow
 from mailer_cli.models import (
     MAYBE_TAKEN,
     Attempt,
@@ -214,6 +215,8 @@ def _claimed(
 ) -> Claimed:
     message_id, mailing_id, client_id, phone, wording_id, zone, attempts, failures, unknowns = row
     end_at, window = turn.row["end_at"], turn.window
+    if not _is_fit(phone, texts[wording_id]):
+        raise DamagedRow(f"message {message_id} has no phone, or no text", "mailer db check")
     return Claimed(
         message_id=message_id,
         mailing_id=mailing_id,
@@ -229,6 +232,12 @@ def _claimed(
         deadline=min(end_at, window.closes_at(zone, now)) if window else end_at,
         end_at=end_at,
         rate=turn.pace.rate,
+    )
+
+
+def _is_fit(phone: object, text: object) -> bool:
+    return (
+        type(phone) is int and 70_000_000_000 <= phone <= 79_999_999_999 and type(text) is str and text != ""
     )
 
 

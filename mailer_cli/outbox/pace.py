@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from mailer_cli.errors import DamagedRow
+
 LEAD = timedelta(milliseconds=50)  # claimed ahead of its moment; what a stall makes late comes as one crowd
 MARGIN = 1.04  # requests of several runs start a little late, and must not crowd the next second
 
@@ -22,6 +24,8 @@ class Pace:
     taken: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
+        if self.rate is not None and not self.rate > 0:
+            raise DamagedRow("a rate is not above 0", "mailer db check")
         self.moment, self._horizon = self.now, self.now + LEAD
         if self.rate is not None and self.next_free_at is not None:
             farthest = self._horizon + self._spacing(self.rate)
