@@ -10,7 +10,7 @@ from sqlmodel import col
 
 from mailer_cli import clients
 from mailer_cli.clients import Wanted
-from mailer_cli.csv_import.records import COLUMNS
+from mailer_cli.csv_import.columns import COLUMNS
 from mailer_cli.database import Database
 from mailer_cli.models import Client
 

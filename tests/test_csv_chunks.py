@@ -63,7 +63,7 @@ def test_a_clean_list_is_checked_at_once(reading: Reading) -> None:
 def test_each_record_knows_its_first_line_however_many_lines_it_has(
     size: int, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailer_cli.csv_import.records.CHUNK", size)
+    monkeypatch.setattr("mailer_cli.csv_import.lines.BUFFER", size)
     lines = ["phone,tag", "1,a", '2,"b', "", 'c"', "", '3,"d"', '4,"e', 'f"', "5,g"]
     _, chunks = open_records(Source(io.BytesIO(end.join(lines).encode()), "list"), "utf-8")
     found = [pair for each in chunks for pair in zip(each.lines, each.records, strict=True)]
@@ -81,10 +81,10 @@ def test_each_record_knows_its_first_line_however_many_lines_it_has(
 def test_a_broken_list_names_the_line_on_which_the_record_begins(
     size: int, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailer_cli.csv_import.records.CHUNK", size)
+    monkeypatch.setattr("mailer_cli.csv_import.lines.BUFFER", size)
     mailer("init")
     Path("list.csv").write_text('phone,tag\n79161234501,"a\nb"\n79161234502,"never\nclosed\n')
-    assert "from line 4 on" in mailer("clients", "import", "list.csv", code=2).err
+    assert "\nline 4: a quote has no partner\n" in mailer("clients", "import", "list.csv", code=1).out
 
 
 def test_a_zone_that_is_wrong_in_every_row_is_looked_for_once(

@@ -40,11 +40,19 @@ def import_(
         typer.Option(metavar="FILE", help="Write the bad rows there, if any, with line and reason."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file of --rejects.")] = False,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="OURS=THEIRS", help="As phone=Mobile: a column's name in the list."),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="It is none of ours, though it looks so.")
+    ] = None,
     dry_run: DryRun = False,
 ) -> output.Result:
     """Add the clients of a CSV list, and change those who are known by their phone. Repeating is safe.
 
-    The first line names the columns, in any order: phone, operator_code, tag, timezone; others are ignored.
+    The first line names the columns, in any order: phone, operator_code, tag, timezone, or what --map says.
+    Others are ignored, but one that is nearly ours, as Time zone, must be named by --map or --ignore.
     Commas, semicolons or tabs. A column that is absent, or an empty cell, leaves a known client's value; a
     new one gets the phone's code and the configured zone. Nothing is written if a row is bad, unless
     --skip-invalid. The file of --rejects is made when there are bad rows; one that is there already is left
@@ -52,7 +60,8 @@ def import_(
     """
     from mailer_cli import csv_import
 
-    options = csv_import.Options(encoding, csv_import.OnConflict(on_conflict), skip_invalid, dry_run)
+    columns = csv_import.chosen(map_ or (), ignore or ())
+    options = csv_import.Options(encoding, csv_import.OnConflict(on_conflict), skip_invalid, dry_run, columns)
     return _imported(at, file, rejects, options, force=force)
 
 

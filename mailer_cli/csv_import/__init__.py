@@ -2,7 +2,9 @@
 
 The road of a list, and where each step is:
 
-    records.py    bytes -> records: encoding, delimiter, header, line numbers
+    lines.py      bytes -> lines: encoding, how long a line may be, line numbers
+    columns.py    the first record -> which columns are ours
+    records.py    lines -> records: delimiter, quotes
     reading.py    records -> checked rows, and rejects with their reasons
     staging.py    checked rows -> temporary tables -> new and changed clients
 """
@@ -10,13 +12,15 @@ The road of a list, and where each step is:
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from mailer_cli.csv_import import staging
+from mailer_cli.csv_import.columns import Choice, chosen
+from mailer_cli.csv_import.lines import Source
 from mailer_cli.csv_import.reading import Reading, Reject
-from mailer_cli.csv_import.records import CHUNK, Source, open_records
+from mailer_cli.csv_import.records import open_records
 from mailer_cli.csv_import.staging import OnConflict
 from mailer_cli.database import Database
 from mailer_cli.errors import Refused
@@ -24,7 +28,19 @@ from mailer_cli.errors import Refused
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
-__all__ = ["Imported", "OnConflict", "Options", "Reject", "Report", "Source", "import_clients"]
+__all__ = [
+    "Choice",
+    "Imported",
+    "OnConflict",
+    "Options",
+    "Reject",
+    "Report",
+    "Source",
+    "chosen",
+    "import_clients",
+]
+
+SELDOM = 200_000  # objects: more than some chunks have
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,7 @@ class Options:
     on_conflict: OnConflict = OnConflict.UPDATE
     skip_invalid: bool = False
     dry_run: bool = False
+    columns: Choice = field(default_factory=Choice)
 
 
 @dataclass(frozen=True)
@@ -71,7 +88,7 @@ def import_clients(
 
     `progress` hears how many bytes were read. Raises: Invalid when the list cannot be read as one.
     """
-    header, chunks = open_records(source, options.encoding)
+    header, chunks = open_records(source, options.encoding, options.columns)
     with database.bulk(), _seldom_collected():
         reading = Reading(database, header, options.on_conflict, rejects)
         for chunk in chunks:
@@ -94,9 +111,9 @@ def import_clients(
 @contextmanager
 def _seldom_collected() -> Iterator[None]:
     """Reading makes no cycles, and looking for them would take a third of its time; they are looked for
-    when more is left over than some chunks have objects."""
+    seldom."""
     before = gc.get_threshold()
-    gc.set_threshold(10 * CHUNK, *before[1:])
+    gc.set_threshold(SELDOM, *before[1:])
     try:
         yield
     finally:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from mailer_cli import clients
 from mailer_cli.csv_import import staging
-from mailer_cli.csv_import.records import REJECT_COLUMNS, Chunk, Header
+from mailer_cli.csv_import.columns import REJECT_COLUMNS, Header, folded
+from mailer_cli.csv_import.records import Chunk
 from mailer_cli.csv_import.staging import OnConflict
 from mailer_cli.database import Database
 from mailer_cli.errors import Invalid
+from mailer_cli.words import plain, plain_number
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -54,9 +56,9 @@ class Attributes(dict[Cells, int]):
     def _take(self, cells: Cells) -> int:
         code, tag, zone = cells
         checked = (
-            clients.parse_code(code) if code.strip() else None,
+            clients.parse_code(code) if plain_number(code) else None,
             clients.parse_tag(tag) or None,
-            self._zone(zone) if zone.strip() else None,
+            self._zone(zone) if plain_number(zone) else None,
         )
         if len(self) >= KEPT:
             self.clear()
@@ -66,7 +68,11 @@ class Attributes(dict[Cells, int]):
         return self._last
 
     def _zone(self, cell: str) -> str:
-        zone = clients.parse_zone(cell)
+        """Raises: Invalid, with what to write: whoever mends the list sees nothing else."""
+        try:
+            zone = clients.parse_zone(cell)
+        except Invalid as error:
+            raise Invalid(f"{error.message}: {error.hint}" if error.hint else error.message) from error
         if zone.warning:
             self.warnings[zone.warning] = None
         return zone.name
@@ -119,6 +125,8 @@ class Reading:
 
     def _check_at_once(self, chunk: Chunk) -> list[staging.Staged] | None:
         """What `_check` finds, column by column and faster; None when some cell needs a closer look."""
+        if chunk.faults:
+            return None
         try:
             columns = [*zip(*chunk.records, strict=True)]
             phones = clients.plain_phones(columns[self._header.phone])
@@ -132,17 +140,18 @@ class Reading:
             return None
 
     def _check(self, chunk: Chunk) -> tuple[list[staging.Staged], dict[int, str]]:
-        found, faults = [], {}
+        found, faults = [], dict(chunk.faults)
         width = len(self._header.names)
         place, pick = self._header.phone, _picker(self._header.others)
         attributes, parse_phone = self.attributes, clients.parse_phone
         for line, cells in zip(chunk.lines, chunk.records, strict=True):
+            if line in chunk.faults or not any(cells):
+                continue
             try:
-                if len(cells) != width:
-                    raise Invalid(f"{len(cells)} fields instead of {width}")
-                found.append((parse_phone(cells[place]), line, attributes[pick(cells)]))
+                fitting = cells if len(cells) == width else _fitted(cells, width)
+                found.append((parse_phone(fitting[place]), line, attributes[pick(fitting)]))
             except Invalid as error:
-                if any(map(str.strip, cells)):
+                if not _blank(cells):
                     faults[line] = error.message
         return found, faults
 
@@ -151,6 +160,18 @@ class Reading:
         self.first_rejects += bad[: SHOWN - len(self.first_rejects)]
         if self._rejects is not None:
             self._rejects.write(bad)
+
+
+def _blank(cells: Sequence[str]) -> bool:
+    return not any(cells) or not any(map(plain, cells))
+
+
+def _fitted(cells: list[str], width: int) -> list[str]:
+    """The cells of a row that lacks its last ones, or has more: a spreadsheet drops empty cells at the end
+    of rows by blocks of sixteen rows, or writes some. Raises: Invalid when one too many is not empty."""
+    if not _blank(cells[width:]):
+        raise Invalid(f"{len(cells)} fields instead of {width}")
+    return [*cells[:width], *[""] * (width - len(cells))]
 
 
 def _picker(places: Sequence[int | None]) -> Callable[[list[str]], Cells]:
@@ -169,7 +190,7 @@ class RejectsFile:
 
     def __init__(self, file: "SupportsWrite[str]", header: Header) -> None:
         names = header.names
-        again = tuple(each.strip() for each in names[-2:]) == REJECT_COLUMNS  # a rejects file itself
+        again = tuple(map(folded, names[-2:])) == REJECT_COLUMNS  # a rejects file itself
         self._kept = len(names) - 2 if again else len(names)
         self._width = len(names)
         self._writer = csv.writer(file, delimiter=header.delimiter, lineterminator="\n")
@@ -182,5 +203,5 @@ class RejectsFile:
         for each in rejects:
             own = each.cells[: self._kept]
             missing = [""] * (self._kept - len(own))
-            surplus = each.cells[self._width :]
+            surplus = [] if _blank(each.cells[self._width :]) else each.cells[self._width :]
             self._writer.writerow([*own, *missing, each.line, each.reason, *surplus])

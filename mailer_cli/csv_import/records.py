@@ -1,159 +1,207 @@
-"""Bytes -> records of a CSV list: encoding, delimiter, header, line numbers."""
+"""Lines -> records of a CSV list. What cannot be read as one costs its line, not the list."""
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import accumulate, islice
-from typing import BinaryIO
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 
+from mailer_cli.attributes import parse_phone
+from mailer_cli.csv_import.columns import HEADER_HINT, Choice, Header, likeness, read_header
+from mailer_cli.csv_import.lines import LONGEST, MARK_IN_CP1251, Lines, Source, is_too_long
 from mailer_cli.errors import Invalid
 
-COLUMNS = ("phone", "operator_code", "tag", "timezone")
 DELIMITERS = (",", ";", "\t")
-REJECT_COLUMNS = ("line", "reason")  # what a rejects file adds to the header
-
-BUFFER = 1 << 18
-HEADER_HINT = f"the first line must name the columns: {', '.join(COLUMNS)}"
-MARK = "\ufeff"  # before UTF-8; Python's own utf-8-sig takes it away too, at a third of the speed
-MARK_IN_CP1251 = MARK.encode().decode("cp1251")
-
-CHUNK = 20_000  # records read, checked and staged together
+SEPARATOR = re.compile(
+    r'"?sep=([^"\w\r\n])"?[,;\t]*\s*', re.IGNORECASE
+)  # a spreadsheet's word on its own list
 
 Record = list[str]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Records that follow each other, and the number of the first line of each."""
+    """Records that follow each other, the number of the first line of each, and what is wrong with those
+    lines that could not be read."""
 
     lines: Sequence[int]
     records: Sequence[Record]
+    faults: Mapping[int, str] = field(default_factory=dict)
 
 
-class Source(io.RawIOBase):
-    """A binary stream that knows how much of it was read, and takes no NUL byte."""
-
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self.file = file
-        self.name = name
-        self.done = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]  # what io hands over
-        try:
-            piece = self.file.read(len(buffer))
-        except OSError as error:
-            raise Invalid(f"cannot read {self.name}: {error.strerror}") from error
-        if b"\0" in piece:
-            raise Invalid(f"{self.name} has NUL bytes: it is no CSV, or UTF-16", "save it as CSV UTF-8")
-        buffer[: len(piece)] = piece
-        self.done += len(piece)
-        return len(piece)
-
-
-@dataclass(frozen=True)
-class Header:
-    """The names as the file has them, and where ours are: the phone, and the others or None."""
-
-    names: list[str]
-    delimiter: str
-    phone: int
-    others: tuple[int | None, ...]
-
-    @property
-    def ignored(self) -> list[str]:
-        own = (*COLUMNS, *REJECT_COLUMNS)
-        return [name.strip() for name in self.names if name.strip() and _folded(name) not in own]
-
-
-def open_records(source: Source, encoding: str) -> tuple[Header, Iterator[Chunk]]:
+def open_records(
+    source: Source, encoding: str, choice: Choice | None = None
+) -> tuple[Header, Iterator[Chunk]]:
     """The header, and a stream of the records under it in chunks; an empty line is a record too.
 
-    Raises: Invalid, also while the stream is read, when the file is no CSV list in this encoding.
+    Raises: Invalid, also while the stream is read, when the file is no list in this encoding.
     """
-    buffered = io.BufferedReader(source, BUFFER)
-    lines = io.TextIOWrapper(buffered, encoding=encoding, newline="")
-    with _explained(source.name, encoding, lambda: 1):
-        first, height = _first_record(lines)
-        header = _read_header(source.name, first.removeprefix(MARK))
-    return header, _chunks(lines, header, source.name, encoding, height)
+    lines = Lines(source, encoding)
+    header = _header(lines, source.name, choice or Choice())
+    return header, _chunks(lines, header)
 
 
-def _first_record(lines: Iterator[str]) -> tuple[str, int]:
-    """The first line that is not empty, with those that its quotes reach into; how many were read."""
-    text, height = "", 0
-    for line in lines:
-        text, height = text + line if text.strip() else line, height + 1
-        whole = text.count('"') % 2 == 0 or len(text) > csv.field_size_limit()
-        if text.strip() and whole:
-            break
-    return text, height
-
-
-def _read_header(name: str, text: str) -> Header:
-    if not text.strip():
-        raise Invalid(f"{name} is empty", HEADER_HINT)
+def _header(lines: Lines, name: str, choice: Choice) -> Header:
+    text = _first_line(lines)
+    delimiters: Sequence[str] = DELIMITERS
+    if said := SEPARATOR.fullmatch(text):
+        delimiters, text = said[1], _first_line(lines)
     if text.startswith(MARK_IN_CP1251):
         raise Invalid(f"{name} is UTF-8, not cp1251", "leave out --encoding")
-    readings = [(_cells(text, delimiter), delimiter) for delimiter in DELIMITERS]
-    names, delimiter = max(readings, key=lambda each: len(set(COLUMNS) & set(map(_folded, each[0]))))
-    folded = [_folded(each) for each in names]
-    for column in COLUMNS:
-        if folded.count(column) > 1:
-            raise Invalid(f"{name} has the column {column} twice", HEADER_HINT)
-    phone, *others = (folded.index(column) if column in folded else None for column in COLUMNS)
-    if phone is None:
-        raise Invalid(f"{name} has no column phone in its first line", HEADER_HINT)
-    return Header(names, delimiter, phone, tuple(others))
+    if not text:
+        raise Invalid(f"{name} is empty", HEADER_HINT)
+    begun = lines.number - 1
+    while True:
+        if is_too_long(text):
+            raise Invalid(f"line {begun} of {name} is longer than {LONGEST:,} characters", HEADER_HINT)
+        readings = [(each, *_cells(text, each)) for each in delimiters]
+        delimiter, names, whole = max(readings, key=lambda each: likeness(each[1], choice))
+        if whole:
+            return read_header(name, names, delimiter, choice, lines.marked)
+        more = _next_line(lines)  # its quotes reach into it
+        if more is None:
+            raise _unreadable(name, begun)
+        text += more
 
 
-def _cells(text: str, delimiter: str) -> list[str]:
-    return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+def _unreadable(name: str, line: int) -> Invalid:
+    return Invalid(
+        f"{name} is no CSV from line {line} on: {NO_PARTNER}, or a cell is longer than"
+        f" {csv.field_size_limit():,} characters",
+        'look there; inside quotes write ""',
+    )
 
 
-def _folded(name: str) -> str:
-    return name.strip().lower()
+def _first_line(lines: Lines) -> str:
+    """The next one that is not empty."""
+    while (line := _next_line(lines)) is not None:
+        if line.strip():
+            return line
+    return ""
 
 
-def _chunks(lines: Iterator[str], header: Header, name: str, encoding: str, height: int) -> Iterator[Chunk]:
-    # strict, or a quote that is never closed would swallow the rest of the list without a word
-    reader = csv.reader(lines, delimiter=header.delimiter, strict=True)
-    first, records = height + 1, list[Record]()
-    with _explained(name, encoding, lambda: first + sum(map(_height, records))):
-        while True:
-            records = []  # anew, for the last are with the caller; a fault leaves here what came before it
-            records.extend(islice(reader, CHUNK))
-            if not records:
-                return
-            after = reader.line_num + height + 1
-            plain = after - first == len(records)
-            yield Chunk(range(first, after) if plain else _first_lines(first, records), records)
-            first, records = after, []
+def _next_line(lines: Lines) -> str | None:
+    while not lines.waiting:
+        if not lines.more():
+            return None
+    line = lines.waiting[0]
+    lines.drop(1)
+    return line
 
 
-def _first_lines(first: int, records: Sequence[Record]) -> list[int]:
-    return list(accumulate(map(_height, records[:-1]), initial=first))
+def _cells(text: str, delimiter: str) -> tuple[Record, bool]:
+    """The cells of the one record in the text, and whether it is a whole one."""
+    record = Record()
+    with suppress(csv.Error):
+        record = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)), True
+    return record, False
 
 
-def _height(record: Record) -> int:
-    """How many lines a record takes; more than one when there are line ends inside quotes."""
-    return 1 + sum(cell.count("\n") + cell.count("\r") - cell.count("\r\n") for cell in record)
+def _chunks(lines: Lines, header: Header) -> Iterator[Chunk]:
+    goes_on = True
+    while goes_on:
+        goes_on = lines.more()
+        chunk = _at_once(lines, header) or _one_by_one(lines, header, ended=not goes_on)
+        if chunk.records:
+            yield chunk
 
 
-@contextmanager
-def _explained(name: str, encoding: str, line: Callable[[], int]) -> Iterator[None]:
+def _at_once(lines: Lines, header: Header) -> Chunk | None:
+    """What `_one_by_one` finds, and faster; None unless each line is a record that can be read."""
+    waiting = lines.waiting
+    if not waiting or max(map(len, waiting)) > LONGEST:
+        return None
     try:
-        yield
-    except UnicodeDecodeError as error:
-        other = "--encoding cp1251" if encoding == "utf-8" else "leave out --encoding if it is UTF-8"
-        number = line() + error.object[: error.start].count(b"\n")  # read ahead of the reader
-        raise Invalid(f"{name} is not {encoding} from about line {number} on", other) from error
+        records = [*csv.reader(waiting, delimiter=header.delimiter, strict=True)]
+    except csv.Error:
+        return None
+    if len(records) != len(waiting):
+        return None
+    chunk = Chunk(range(lines.number, lines.number + len(records)), records)
+    lines.drop(len(records))
+    return chunk
+
+
+class _Walk:
+    """An iterator over lines that can be sent back; `ended` once it was asked for more than there are."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self.lines = lines
+        self.at = 0
+        self.ended = False
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        self.ended = self.at >= len(self.lines)
+        if self.ended:
+            raise StopIteration
+        self.at += 1
+        return self.lines[self.at - 1]
+
+
+def _one_by_one(lines: Lines, header: Header, *, ended: bool) -> Chunk:
+    """The records of the lines that wait. After one that cannot be read it goes on with the next line, so
+    that a quote without its partner swallows nothing. Of a record whose end is not read yet, unless
+    everything is, the lines go on waiting."""
+    walk, numbers, records, faults = _Walk(lines.waiting), [], [], {}
+    reader = csv.reader(walk, delimiter=header.delimiter, strict=True)  # begins anew after an error
+    start = 0
+    while start < len(walk.lines):
+        record, fault = _read(reader, walk, header)
+        if walk.ended and not ended and sum(map(len, walk.lines[start:])) <= LONGEST:
+            break
+        if record is None:
+            record, walk.at = _loosely(walk.lines[start], header.delimiter), start + 1
+        if fault is not None:
+            faults[lines.number + start] = fault
+        numbers.append(lines.number + start)
+        records.append(record)
+        start = walk.at
+    lines.drop(start)
+    return Chunk(numbers, records, faults)
+
+
+NO_PARTNER = "a quote has no partner"
+
+
+def _read(reader: "Iterator[Record]", walk: _Walk, header: Header) -> tuple[Record | None, str | None]:
+    """The record that begins here, or None when there is none to be read; and what is wrong with it."""
+    start = walk.at
+    if is_too_long(walk.lines[start]):
+        return None, f"the line is longer than {LONGEST:,} characters"
+    try:
+        record = next(reader)
     except csv.Error as error:
-        raise Invalid(
-            f"{name} is no CSV from line {line()} on: {error}",
-            'look there for a quote without its partner; inside quotes write ""',
-        ) from error
+        if walk.at > start + 1 or walk.ended:
+            return None, NO_PARTNER
+        if "limit" in str(error):
+            return None, f"a cell is longer than {csv.field_size_limit():,} characters"
+        return None, 'a quote inside quotes is not written ""'
+    inner = walk.lines[start + 1 : walk.at]
+    if any(_is_row(each, header) for each in inner):
+        return record, f"{NO_PARTNER}, and swallows other rows"
+    return record, None
+
+
+def _is_row(line: str, header: Header) -> bool:
+    """Whether a line inside quotes looks as if it were meant to be a row."""
+    cells = line.split(header.delimiter)
+    if not max(1, header.phone) < len(cells) <= len(header.names):
+        return False
+    try:
+        return bool(parse_phone(cells[header.phone]))
+    except Invalid:
+        return False
+
+
+def _loosely(line: str, delimiter: str) -> Record:
+    """Some cells of a line that cannot be read, for whoever mends it."""
+    bare = line.rstrip("\r\n")
+    try:
+        return next(csv.reader([bare], delimiter=delimiter), [])
+    except csv.Error:
+        return bare.split(delimiter)
