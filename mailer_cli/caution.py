@@ -6,7 +6,6 @@ from mailer_cli.gateway import Answer
 from mailer_cli.models import Outcome
 
 SLOW_START = 2.0  # seconds without an answer, after which the other slots are filled all the same
-REJECTED_IN_A_ROW = 10
 BUSY_PAUSE = 1.0  # seconds, doubling, when the gateway does not say how long
 BUSY_PAUSE_LIMIT = 60.0
 SPEAKS_SENSE = (Outcome.OK, Outcome.TEMPORARY, Outcome.REJECTED)
@@ -22,7 +21,6 @@ class Caution:
     has_heard_sense: bool = False
     _is_slow: bool = True
     _slow_since: float | None = None
-    _rejected: int = 0
     _busy: int = 0
 
     def stop_for(self, reason: str) -> None:
@@ -63,11 +61,7 @@ class Caution:
             self._is_slow, self.has_heard_sense = False, True
         match answer.outcome:
             case Outcome.OK:
-                self._rejected = self._busy = 0
-            case Outcome.REJECTED:
-                self._rejected += 1
-                if self._rejected >= REJECTED_IN_A_ROW:
-                    self.stop_for("too_many_rejected")
+                self._busy = 0
             case Outcome.BUSY:
                 return replace(answer, retry_after=self._pause(answer.retry_after))
         return answer

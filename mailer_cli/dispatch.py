@@ -33,6 +33,8 @@ class Summary:
     stopped: str | None = None
     fault: str | None = None  # the last word of a gateway in trouble
     is_news: bool = False  # to be said even when quiet: trouble began, ended, or has lasted an hour
+    put_aside: Sequence[int] = ()  # mailings that were refused ten messages in a row
+    paused: Sequence[int] = ()  # of them, those that have paused themselves
     unknown_zones: Mapping[str, int] = field(default_factory=dict)  # how many messages wait for each
     is_news_of_zones: bool = False
     misfits: Sequence[Misfit] = ()  # damaged rows that it has set aside
@@ -131,7 +133,16 @@ class _Run:
         is_news = self._end(counts, caution)
         seconds = round(self.world.timer() - began, 3)
         return Summary(
-            self.run_id, started_at, seconds, counts, caution.stopped, fault, is_news, misfits=self.misfits
+            self.run_id,
+            started_at,
+            seconds,
+            counts,
+            caution.stopped,
+            fault,
+            is_news,
+            sender.put_aside,
+            sender.paused,
+            misfits=self.misfits,
         )
 
     def _sparing(self, work: Callable[[], T]) -> T:

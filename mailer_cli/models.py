@@ -182,6 +182,8 @@ class Mailing(SQLModel, table=True):
     created_at: datetime
     updated_at: datetime
     purged_at: datetime | None = None  # since then its messages are deleted, and only its tally is kept
+    # runs in a row that were refused ten of its messages in a row
+    refused_runs: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
 
 
 class Run(SQLModel, table=True):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
-from mailer_cli import breaker, outbox
+from mailer_cli import breaker, mailings, outbox
 from mailer_cli.caution import Caution
 from mailer_cli.company import Company
 from mailer_cli.database import Database, persistently
@@ -28,6 +28,7 @@ from mailer_cli.models import MessageStatus, Outcome
 from mailer_cli.outbox import LEAD, Batch, Claimed, Counts, Demand, Verdict
 from mailer_cli.settings import Settings
 from mailer_cli.stop import Stop
+from mailer_cli.trust import Learnt, Trust
 
 if TYPE_CHECKING:
     from mailer_cli.gateway.client import Gateway
@@ -90,6 +91,11 @@ class Sender:
     ) -> None:
         self.counts = Counts()
         self.caution = Caution(settings.concurrency)
+        self._trust = Trust()
+        self._learnt = Learnt()  # what the turn has to remember for the next runs
+        self._room = self._trust.room(())
+        self.put_aside: list[int] = []  # mailings that were refused ten messages in a row
+        self.paused: list[int] = []  # of them, those that sleep from now on
         self._database, self._gateway, self._settings, self._world = database, gateway, settings, world
         self._run_id, self._only = run_id, only
         self._beat = beat  # says that the run is at work
@@ -135,6 +141,8 @@ class Sender:
             raise
         finally:
             self._world.stop.on_change = lambda: None  # a signal may come when the loop is closed
+        if self.put_aside and self.caution.stopped in (None, "time_up"):
+            self.caution.stopped = "too_many_rejected"
 
     def _wake(self) -> None:
         self._stopping.set()
@@ -151,6 +159,7 @@ class Sender:
         self._learn()
         self._check_the_clock(loop.time())
         slots = self.caution.slots(len(self._in_flight), loop.time())
+        self._room = self._trust.room(self._in_flight.values())
         done = list(self._known)
         self._turning = asyncio.ensure_future(asyncio.to_thread(self._in_database, done, slots))
         turned = await asyncio.shield(self._turning)
@@ -173,6 +182,7 @@ class Sender:
         new, self._finished, before = self._finished, [], len(self._known)
         self._known += new
         answers = self.caution.learn([each.answer for each in new])
+        self._learnt = self._trust.learn((each.claimed, each.answer) for each in new)
         self._known[before:] = [
             each if answer is each.answer else replace(each, answer=answer)
             for each, answer in zip(new, answers, strict=True)
@@ -232,14 +242,15 @@ class Sender:
         return _Turned(state, Batch([], held_until, running, self._served))
 
     def _record_and_claim(self, done: Sequence[_Finished], slots: int) -> _Turned:
-        chance = self._world.chance
+        chance, learnt = self._world.chance, self._learnt
         verdicts = [decide(each.claimed, each.answer, self._limits, each.at, chance()) for each in done]
         with self._database.write() as connection:
             now = self._world.clock()  # only here: waiting for the write lock may have taken long
             changed = outbox.record(connection, self._run_id, verdicts)
             state = breaker.note(connection, [each.answer for each in done], now)
+            paused = mailings.remember(connection, learnt.taken, learnt.refused, now)
             allowed = self._allowed(state, slots, now)
-            demand = Demand(self._run_id, allowed, self._settings.rate, self._only, self._served)
+            demand = Demand(self._run_id, allowed, self._settings.rate, self._only, self._served, self._room)
             batch = outbox.claim(connection, demand, self._texts, now)
             if not allowed:
                 batch = replace(batch, held_until=self._left_alone_until(connection, state, slots, now))
@@ -247,6 +258,8 @@ class Sender:
         self._count(changed)
         self.counts.claimed += len(batch.claimed)
         self.counts.repeats += sum(each.attempt > 1 for each in batch.claimed)
+        self.put_aside += learnt.refused
+        self.paused += paused
         return _Turned(state, batch)
 
     def _left_alone_until(

@@ -11,7 +11,7 @@ LATE = "tests/test_late_requests.py"
 GATEWAY, HELL = "tests/test_gateway.py", "tests/test_hell.py"
 COMMITTED = "".join(f'    connection.exec_driver_sql("{each}")\n' for each in ("COMMIT", "BEGIN IMMEDIATE"))
 STEPS, RESTORE, BACKUP = "tests/test_steps.py", "tests/test_restore.py", "tests/test_backup.py"
-DOUBT = "tests/test_doubt.py"
+DOUBT, TRUST = "tests/test_doubt.py", "tests/test_trust.py"
 NUMBERS, NUMBER = "tests/test_number.py", "outbox/number.py"
 PURGE, CLOCK, BREAKER = "tests/test_purge.py", "tests/test_clock.py", "tests/test_breaker.py"
 LIVING = "tests/test_faults.py::test_a_living_run_keeps_what_it_owns"
@@ -639,6 +639,43 @@ QUIET = (
     ),
 )
 
+TRUSTS = (
+    Mutant(
+        "a text may lose all its slots",
+        changes("trust.py", ("return IN_A_ROW - self.refused + self.taken", "return 64 + 0 * self.taken")),
+        (TRUST,),
+    ),
+    Mutant(
+        "a run forgets which text was refused",
+        changes("trust.py", ("        if is_doubted and not self.taken:\n", "        if False:\n")),
+        (TRUST,),
+    ),
+    Mutant(
+        "a mailing never pauses itself",
+        changes(
+            "mailings/steering.py", ("refused_runs) >= REFUSED_RUNS", "refused_runs) < 0 * REFUSED_RUNS")
+        ),
+        (TRUST,),
+    ),
+    Mutant(
+        "an OK does not make good",
+        changes("mailings/steering.py", ("doubted.values(refused_runs=0)", "doubted.values(refused_runs=2)")),
+        (TRUST,),
+    ),
+    Mutant(
+        "what was put aside stops the run",
+        changes(
+            SENDER,
+            (
+                "        slots = self.caution.slots(len(self._in_flight), loop.time())\n",
+                "        if learnt.refused:\n            self.caution.stop_for('too_many_rejected')\n"
+                "        slots = self.caution.slots(len(self._in_flight), loop.time())\n",
+            ),
+        ),
+        (TRUST,),
+    ),
+)
+
 MUTANTS = {
     each.name: each
     for each in (
@@ -646,6 +683,7 @@ MUTANTS = {
         *MORE,
         *ONE_NUMBER,
         *DOUBTS,
+        *TRUSTS,
         *ONE_BAD_ROW,
         *BROKEN_TURNS,
         *QUIET,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mailer_cli.caution import BUSY_PAUSE_LIMIT, REJECTED_IN_A_ROW, SLOW_START, Caution
+from mailer_cli.caution import BUSY_PAUSE_LIMIT, SLOW_START, Caution
 from mailer_cli.gateway import Answer
 from mailer_cli.models import Outcome
 
@@ -67,19 +67,6 @@ def test_a_time_that_does_not_help_is_not_kept(caution: Caution) -> None:
     assert [caution.learn([at_once])[0].retry_after for _ in range(4)] == [0, 1, 2, 4]
     caution.learn([OK])
     assert caution.learn([at_once]) == [at_once]
-
-
-def test_ten_rejected_in_a_row_stop_the_run(caution: Caution) -> None:
-    caution.learn([REJECTED] * (REJECTED_IN_A_ROW - 1))
-    assert caution.stopped is None
-    caution.learn([REJECTED])
-    assert caution.stopped == "too_many_rejected"
-    assert caution.slots(0, 100.0) == 0
-
-
-def test_an_ok_between_begins_the_count_of_rejected_anew(caution: Caution) -> None:
-    caution.learn([*[REJECTED] * 9, OK, *[REJECTED] * 9])
-    assert caution.stopped is None
 
 
 def test_the_first_reason_to_stop_stays(caution: Caution) -> None:

@@ -193,8 +193,8 @@ def test_a_mailing_inside_its_time_gets_its_messages_at_once(three: Database, ma
     assert made["window"] == {"from": "21:00", "to": "09:00"}
     assert (made["rate"], made["priority"], made["text"]) == (5, 3, "Hello")
     assert list(made) == [
-        "id", "status", "start", "end", "text", "filter", "window", "rate", "priority", "created_at",
-        "updated_at", "messages",
+        "id", "status", "pause_reason", "start", "end", "text", "filter", "window", "rate", "priority",
+        "created_at", "updated_at", "messages",
     ]  # fmt: skip
     assert '"rate": 5,' in json.dumps(made)
     assert made["end"].endswith("Z") and len(made["end"]) == len("2026-06-01T12:00:00.000Z")

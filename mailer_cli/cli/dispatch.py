@@ -27,10 +27,15 @@ EXIT_CODES = {
 TROUBLE = {
     "gateway_down": "the gateway is down ({fault}); each run tries one message until it is back",
     "gateway_nonsense": "the gateway's answers cannot be believed ({fault}); each run tries one message",
-    "too_many_rejected": "the gateway rejected ten messages in a row; the rest waits. See mailer stats",
+    "too_many_rejected": "the gateway refused ten messages in a row of {mailings}; the rest of it waits. See "
+    "mailer stats",
     "token_refused": "the gateway refuses the token; the messages wait. Put a new TOKEN into .env",
     "wrong_url": "what answers at URL is not the gateway; the messages wait. Check URL in .env",
 }
+PAUSED = (
+    "mailing {id} has paused itself: in three runs in a row ten of its messages in a row were "
+    "refused. See mailer mailings show {id}, then mailer mailings resume {id}"
+)
 ENDINGS = {"time_up": "its time was up; the next run goes on", "signal": "it was told to stop"}
 
 
@@ -135,6 +140,8 @@ def as_json(summary: "Summary") -> dict[str, Any]:
         "seconds": summary.seconds,
         **vars(summary.counts),
         "stopped": summary.stopped,
+        "put_aside": list(summary.put_aside),
+        "paused": list(summary.paused),
     }
 
 
@@ -143,9 +150,12 @@ def _warnings(at: Invocation, summary: "Summary") -> tuple[str, ...]:
     quiet = at.printer.quiet
     found: list[str] = []
     if summary.stopped in TROUBLE and not (quiet and not summary.is_news):
-        found.append(TROUBLE[summary.stopped].format(fault=summary.fault or "opened by another run"))
+        fault = summary.fault or "opened by another run"
+        put_aside = ", ".join(f"mailing {each}" for each in summary.put_aside)
+        found.append(TROUBLE[summary.stopped].format(fault=fault, mailings=put_aside))
     elif summary.is_news:
         found.append("the gateway is back")
+    found += [PAUSED.format(id=each) for each in summary.paused]
     if summary.is_news_of_zones or not quiet:
         found += zone_warnings(summary.unknown_zones)
     return (*found, *_misfits(summary.misfits))

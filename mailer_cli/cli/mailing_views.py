@@ -14,12 +14,22 @@ if TYPE_CHECKING:
     from mailer_cli.settings import Settings
 
 
+WHY = {
+    None: "",
+    "too_many_rejected": ", by itself: in three runs in a row ten of its messages in a row were refused",
+}
+
+
 def card(
     at: Invocation, mailing: "Overview", notes: Sequence[str] = (), warnings: Sequence[str] = ()
 ) -> output.Card:
     from mailer_cli import mailings
 
-    paused = [("paused", at.show_time(mailing.paused_at))] if mailing.paused_at else []
+    paused = (
+        [("paused", f"{at.show_time(mailing.paused_at)}{WHY[mailing.pause_reason]}")]
+        if mailing.paused_at
+        else []
+    )
     cancelled = [("cancelled", at.show_time(mailing.cancelled_at))] if mailing.cancelled_at else []
     purged = [("purged", f"{at.show_time(mailing.purged_at)}, only these totals are left")]
     lines = [
@@ -103,7 +113,7 @@ def listing(at: Invocation, found: Iterable["Overview"]) -> output.Table:
 
     columns = (
         output.column("id", right=True),
-        output.column("status", status=True),
+        output.Column("status", _status, status=True),
         output.Column("start", _time(at, "start"), leaves=3),
         output.Column("end", _time(at, "end"), leaves=1),
         output.Column("messages", lambda row: f"{row['messages']['total']:,}", right=True),
@@ -112,6 +122,11 @@ def listing(at: Invocation, found: Iterable["Overview"]) -> output.Table:
         output.Column("text", lambda row: " ".join(row["text"].split())[:60], flexible=True),
     )
     return output.Table(map(mailings.as_json, found), columns, empty="no mailings found")
+
+
+def _status(row: Mapping[str, Any]) -> str:
+    """The word, with a mark where no operator has said so."""
+    return f"{row['status']}: refused" if row["pause_reason"] else str(row["status"])
 
 
 def _time(at: Invocation, key: str) -> Callable[[Mapping[str, Any]], str]:

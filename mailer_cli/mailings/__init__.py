@@ -9,7 +9,7 @@ steering.py  pause, resume, cancel, remove; more clients, another try
 from mailer_cli.mailings.edits import Edit, Edited, edit
 from mailer_cli.mailings.overview import Overview, as_json, find, listed, status_of
 from mailer_cli.mailings.plan import Plan, check, create
-from mailer_cli.mailings.steering import cancel, pause, remove, resume, retry, stoppable, top_up
+from mailer_cli.mailings.steering import cancel, pause, remember, remove, resume, retry, stoppable, top_up
 
 __all__ = [
     "Edit",
@@ -24,6 +24,7 @@ __all__ = [
     "find",
     "listed",
     "pause",
+    "remember",
     "remove",
     "resume",
     "retry",

@@ -112,7 +112,7 @@ def _apply(
 ) -> tuple[int, Added]:
     values = {**columns(plan), "updated_at": found.seen_at}
     if "text" in changed:
-        values["wording_id"] = new_wording(connection, plan.text)
+        values |= {"wording_id": new_wording(connection, plan.text), "refused_runs": 0}
     if "rate" in changed:
         values["next_free_at"] = _next_free(plan.rate, found.seen_at)
     connection.execute(update(Mailing).where(col(Mailing.id) == found.id).values(values))

@@ -15,6 +15,8 @@ from mailer_cli.mailings.plan import Plan
 from mailer_cli.models import Mailing, MailingStatus, MessageStatus, Tally, Wording
 from mailer_cli.times import Window, json_time
 
+TOO_MANY_REJECTED = "too_many_rejected"
+REFUSED_RUNS = 3  # in a row that were refused ten of its messages in a row: then a mailing pauses itself
 PAGE = 500  # mailings in one short reading transaction
 
 Counts = Mapping[MessageStatus, int]
@@ -69,6 +71,13 @@ class Overview:
     purged_at: datetime | None
     counts: Counts
     seen_at: datetime
+    refused_runs: int = 0
+
+    @property
+    def pause_reason(self) -> str | None:
+        """Why it sleeps, when no operator has said so."""
+        is_own = self.paused_at is not None and self.refused_runs >= REFUSED_RUNS
+        return TOO_MANY_REJECTED if is_own else None
 
     @property
     def end_at(self) -> datetime:
@@ -96,6 +105,7 @@ def as_json(mailing: Overview) -> dict[str, Any]:
     return {
         "id": mailing.id,
         "status": mailing.status.value,
+        "pause_reason": mailing.pause_reason,
         **mailing.plan.as_json(),
         "created_at": json_time(mailing.created_at),
         "updated_at": json_time(mailing.updated_at),
@@ -189,4 +199,5 @@ def _overview(row: Row[Mailing, str], counts: Counts, now: datetime) -> Overview
         purged_at=row.purged_at,
         counts=counts,
         seen_at=now,
+        refused_runs=row.refused_runs,
     )

@@ -13,7 +13,7 @@ from sqlmodel import col
 from mailer_cli import audience, outbox
 from mailer_cli.audience import Added
 from mailer_cli.errors import Refused
-from mailer_cli.mailings.overview import Overview, find, overviews
+from mailer_cli.mailings.overview import REFUSED_RUNS, Overview, find, overviews
 from mailer_cli.models import Mailing, MailingStatus, Message, MessageStatus
 from mailer_cli.outbox import Retried
 
@@ -41,7 +41,27 @@ def resume(connection: Connection, mailing_ids: Sequence[int] | None, now: datet
     chosen = [require_open(each, "resumed") for each in sleeping]
     asleep = [each.id for each in chosen if each.paused_at is not None]
     _mark(connection, asleep, paused_at=None, updated_at=now)
+    _mark(connection, [each.id for each in chosen if each.refused_runs], refused_runs=0)
     return _again(connection, chosen)
+
+
+def remember(
+    connection: Connection, taken: Collection[int], refused: Collection[int], now: datetime
+) -> list[int]:
+    """Remember for the next runs of which mailings one was taken, and of which ten were refused in a row.
+
+    Those that sleep from now on, for it was the third run so.
+    """
+    if taken:
+        doubted = update(Mailing).where(col(Mailing.id).in_(taken), col(Mailing.refused_runs) > 0)
+        connection.execute(doubted.values(refused_runs=0))
+    if not refused:
+        return []
+    mine = update(Mailing).where(col(Mailing.id).in_(refused))
+    connection.execute(mine.values(refused_runs=col(Mailing.refused_runs) + 1))
+    tired = mine.where(col(Mailing.refused_runs) >= REFUSED_RUNS, col(Mailing.paused_at).is_(None))
+    slept = connection.execute(tired.values(paused_at=now, updated_at=now).returning(col(Mailing.id)))
+    return list(slept.scalars())
 
 
 def cancel(connection: Connection, mailing_ids: Sequence[int] | None, now: datetime) -> list[Overview]:
@@ -148,5 +168,5 @@ def _again(connection: Connection, seen: Iterable[Overview]) -> list[Overview]:
     return [find(connection, each.id, each.seen_at) for each in seen]
 
 
-def _mark(connection: Connection, mailing_ids: Sequence[int], **moments: datetime | None) -> None:
-    connection.execute(update(Mailing).where(col(Mailing.id).in_(mailing_ids)).values(moments))
+def _mark(connection: Connection, mailing_ids: Sequence[int], **values: datetime | int | None) -> None:
+    connection.execute(update(Mailing).where(col(Mailing.id).in_(mailing_ids)).values(values))

@@ -4,7 +4,8 @@ Order: priority, then turn by turn among mailings, then the window that closes f
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -31,6 +32,7 @@ class Demand:
     rate: float | None = None
     only: int | None = None  # one mailing alone
     after: int = 0  # the mailing that was served last
+    room: Callable[[RowMapping], int] = lambda mailing: sys.maxsize  # how many more of a mailing may be begun
 
 
 @dataclass
@@ -87,6 +89,7 @@ _RUNNING: Select[*tuple[Any, ...]] = (
         col(Mailing.rate),
         col(Mailing.next_free_at),
         col(Mailing.wording_id),
+        col(Mailing.refused_runs),
         col(Tally.messages).label("waiting"),
     )
     .join(Tally, (col(Tally.mailing_id) == col(Mailing.id)) & (col(Tally.status) == "pending"))
@@ -119,7 +122,8 @@ def go_round(
             for turn in ring:
                 if left == 0 or not shared.is_free:
                     return served
-                got = _choose(connection, turn, min(share, left), shared, now)
+                room = demand.room(turn.row) - len(turn.chosen)
+                got = _choose(connection, turn, max(0, min(share, left, room)), shared, now)
                 left -= got
                 served = turn.row["id"] if got else served
     return served

@@ -61,6 +61,7 @@ class Claimed:
     end_at: datetime
     rate: float | None = None  # the mailing's own, in messages per second
     busy: int = 0  # how often an earlier attempt was told to wait
+    wording_id: int = 0
 
 
 @dataclass(frozen=True)
@@ -232,6 +233,7 @@ def _claimed(
         deadline=min(end_at, window.closes_at(zone, now)) if window else end_at,
         end_at=end_at,
         rate=turn.pace.rate,
+        wording_id=wording_id,
     )
 
 
