@@ -76,6 +76,17 @@ def parse_tag(value: str) -> str:
     return tag
 
 
+def parse_blocked(value: str) -> bool:
+    """Whether the status of a listed client is `blocked`; it may be left out. Raises: Invalid."""
+    status = plain_cell(value).lower()
+    if status not in ("", "active", "blocked"):
+        raise Invalid(
+            f"status {_quoted(value)} is neither active nor blocked",
+            "--ignore status, if it means something else",
+        )
+    return status == "blocked"
+
+
 def parse_zone(value: str) -> Zone:
     """Raises: Invalid."""
     try:

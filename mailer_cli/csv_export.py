@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlmodel import col
 
 from mailer_cli import clients
-from mailer_cli.clients import Wanted
+from mailer_cli.clients import ClientStatus, Wanted
 from mailer_cli.csv_import.columns import COLUMNS
 from mailer_cli.database import Database
 from mailer_cli.models import Client
@@ -28,15 +28,21 @@ class Export:
     delimiter: str = ","
     spreadsheet_safe: bool = False
     written: int = 0
+    stopped: int = 0  # numbers on the stop list that are no client's
 
     def pieces(self) -> Iterator[str]:
-        """The CSV, newest client first."""
-        columns = [col(Client.id), *(getattr(Client, name) for name in COLUMNS)]
+        """The CSV, newest client first; then, unless a filter or status keeps them out, blocked numbers that
+        are no client's, or the stop list would be lost with them."""
+        attributes = [getattr(Client, name) for name in COLUMNS if name != "status"]
         yield self._lines([COLUMNS])
-        for page in clients.pages(self.database, columns, self.wanted):
+        for page in clients.pages(self.database, [col(Client.id), *attributes, clients.STATUS], self.wanted):
             rows = (row[1:] for row in page)
             yield self._lines(map(_harmless, rows) if self.spreadsheet_safe else rows)
             self.written += len(page)
+        if self.wanted.status != ClientStatus.ACTIVE:
+            for numbers in clients.stopped(self.database, self.wanted):
+                yield self._lines((phone, "", "", "", ClientStatus.BLOCKED.value) for phone, _ in numbers)
+                self.stopped += len(numbers)
 
     def _lines(self, rows: Iterable[Sequence[object]]) -> str:
         text = io.StringIO()

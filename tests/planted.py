@@ -500,6 +500,21 @@ ONE_NUMBER = (
         (NUMBERS, MACHINE),
     ),
     Mutant(
+        "an import forgets who is blocked",
+        changes("csv_import/staging.py", ("    if counts.blocked:\n", "    if False:\n")),
+        ("tests/test_stop_list.py",),
+    ),
+    Mutant(
+        "a block by a list lets wait what waits",
+        changes("clients/change.py", ("    _end_messages_to(connection, phones)\n", "")),
+        ("tests/test_stop_list.py",),
+    ),
+    Mutant(
+        "a blocked number becomes a client",
+        changes("csv_import/staging.py", ("        .where(~only_stopped)\n", "")),
+        ("tests/test_stop_list.py",),
+    ),
+    Mutant(
         "a block forgets the number that a repeat is bound to",
         changes("clients/change.py", ("& outbox.doubtful()", "& (col(Message.id) < 0)")),
         (NUMBERS,),

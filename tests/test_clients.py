@@ -52,11 +52,12 @@ def test_a_client_is_added_with_what_was_given(mailer: Mailer, database: Databas
     options = ["--phone", PHONE, "--operator-code", "999", "--tag", " vip ", "--timezone", "+0300"]
     found = mailer("clients", "add", *options, "--json").json
     assert list(found) == [
-        "id", "phone", "operator_code", "tag", "timezone", "created_at", "updated_at",
+        "id", "phone", "operator_code", "tag", "timezone", "created_at", "updated_at", "status",
     ]  # fmt: skip
     assert found["created_at"] == found["updated_at"] and found["created_at"].endswith("Z")
     del found["created_at"], found["updated_at"]
-    assert found == {"id": 1, "phone": PHONE, "operator_code": "999", "tag": "vip", "timezone": "+03:00"}
+    given = {"id": 1, "phone": PHONE, "operator_code": "999", "tag": "vip", "timezone": "+03:00"}
+    assert found == given | {"status": "active"}
 
 
 def test_a_client_gets_the_code_of_the_phone_and_the_configured_zone(
@@ -338,7 +339,7 @@ def test_a_blocked_client_stays_blocked_under_a_new_phone(two: Mailer) -> None:
     two("clients", "block", 1)
     two("clients", "edit", 1, "--phone", "79160000001")
     blocked = two("clients", "list", "--status", "blocked", "--json").json
-    assert [each["phone"] for each in blocked] == ["79160000001"]
+    assert [(each["id"], each["phone"]) for each in blocked] == [(1, "79160000001"), (None, PHONE)]
     two("clients", "edit", 2, "--phone", PHONE)
     assert len(two("clients", "list", "--status", "blocked", "--json").json) == 2
 

@@ -88,7 +88,7 @@ def test_a_column_that_is_nearly_ours_is_never_lost_in_silence(
     hint = ran.err.splitlines()[1]
     option = hint.removeprefix("hint: add ").partition(";")[0]
     mailer("clients", "import", "list.csv", *shlex.split(option))
-    found = dict(zip(COLUMNS[1:], stored(mailer)[PHONE], strict=True))
+    found = dict(zip(COLUMNS[1:-1], stored(mailer)[PHONE], strict=True))
     assert ours == "phone" or found[str(ours)] == cells[str(ours)]
 
 

@@ -75,7 +75,7 @@ EXCEL_REJECTS = {
 def test_a_spreadsheet_is_refused_whole_when_rows_are_bad(mailer: Mailer, database: Database) -> None:
     ran = mailer("clients", "import", DATA / "clients_excel.csv", "--json", code=1)
     assert ran.json == {
-        "new": 0, "changed": 0, "same": 0, "rejected": 4, "default_timezone": 0, "total": 13,
+        "new": 0, "changed": 0, "same": 0, "rejected": 4, "default_timezone": 0, "blocked": 0, "total": 13,
     }  # fmt: skip
     assert ran.err == "warning: columns ignored: comment\n"
     assert stored(mailer) == {}
@@ -91,7 +91,7 @@ def test_a_refusal_names_the_lines_and_what_helps(mailer: Mailer, database: Data
 def test_the_good_rows_of_a_spreadsheet_are_taken(mailer: Mailer, database: Database) -> None:
     ran = mailer("clients", "import", DATA / "clients_excel.csv", "--skip-invalid", "--json")
     assert ran.json == {
-        "new": 9, "changed": 0, "same": 0, "rejected": 4, "default_timezone": 1, "total": 13,
+        "new": 9, "changed": 0, "same": 0, "rejected": 4, "default_timezone": 1, "blocked": 0, "total": 13,
     }  # fmt: skip
     assert stored(mailer) == EXCEL
 
@@ -548,8 +548,8 @@ def test_any_clients_make_the_round_trip(
 
 def test_an_export_takes_the_filters_of_a_list(imported: Mailer) -> None:
     assert imported("clients", "export", "--tag", "vip").out.splitlines() == [
-        HEADER,
-        "79161234501,916,vip,Asia/Omsk",
+        f"{HEADER},status",
+        "79161234501,916,vip,Asia/Omsk,active",
     ]
     imported("clients", "block", 1)
     assert "79161234501" not in imported("clients", "export", "-", "--status", "active").out
@@ -557,8 +557,10 @@ def test_an_export_takes_the_filters_of_a_list(imported: Mailer) -> None:
 
 def test_formulas_are_disarmed_on_request_only(mailer: Mailer, database: Database) -> None:
     mailer("clients", "add", "--phone", "79161234501", "--tag", "=1+1", "--timezone", "UTC")
-    assert mailer("clients", "export").out.endswith("79161234501,916,=1+1,UTC\n")
-    assert mailer("clients", "export", "--spreadsheet-safe").out.endswith("79161234501,916,'=1+1,UTC\n")
+    assert mailer("clients", "export").out.endswith("79161234501,916,=1+1,UTC,active\n")
+    assert mailer("clients", "export", "--spreadsheet-safe").out.endswith(
+        "79161234501,916,'=1+1,UTC,active\n"
+    )
 
 
 @pytest.mark.parametrize(

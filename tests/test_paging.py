@@ -26,7 +26,9 @@ LISTS: dict[str, Callable[[Database], Iterator[object]]] = {
     "clients blocked": lambda database: clients.listed(
         database, clients.Wanted(status=clients.ClientStatus.ACTIVE)
     ),
-    "clients exported": lambda database: csv_export.Export(database, clients.Wanted()).pieces(),
+    "clients exported": lambda database: csv_export.Export(
+        database, clients.Wanted(status=clients.ClientStatus.ACTIVE)
+    ).pieces(),
     "messages": lambda database: messages.listed(database, messages.Wanted(), NOW),
     "messages of a mailing": lambda database: messages.listed(database, messages.Wanted(mailing_id=1), NOW),
     "messages by status": lambda database: messages.listed(

@@ -51,6 +51,7 @@ def _json(row: output.Json) -> output.Json:
         "timezone": row["timezone"],
         "created_at": json_time(row["created_at"]),
         "updated_at": json_time(row["updated_at"]),
+        "status": row["status"],
     }
 
 
@@ -134,7 +135,10 @@ def list_(
     limit: Limit = None,
     after: Annotated[int | None, typer.Option(metavar="ID", help="Go on after this client.")] = None,
 ) -> output.Result:
-    """List clients, newest first."""
+    """List clients, newest first.
+
+    With --status blocked the whole stop list is shown: after the clients the numbers that are no client's.
+    """
     from mailer_cli import clients
 
     wanted = wanted_clients(operator_code, tag, phone, status)

@@ -51,8 +51,9 @@ def import_(
 ) -> output.Result:
     """Add the clients of a CSV list, and change those who are known by their phone. Repeating is safe.
 
-    The first line names the columns, in any order: phone, operator_code, tag, timezone, or what --map says.
-    Others are ignored, but one that is nearly ours, as Time zone, must be named by --map or --ignore.
+    The first line names the columns, in any order: phone, operator_code, tag, timezone, status, or what --map
+    says. Others are ignored, but one that is nearly ours, as Time zone, must be named by --map or --ignore.
+    The status blocked puts the phone on the stop list, active takes none from it.
     Commas, semicolons or tabs. A column that is absent, or an empty cell, leaves a known client's value; a
     new one gets the phone's code and the configured zone. Nothing is written if a row is bad, unless
     --skip-invalid. The file of --rejects is made when there are bad rows; one that is there already is left
@@ -101,6 +102,8 @@ def _report(
         lines.append(f"{'would be: ' if options.dry_run else ''}{counts}; {report.total} rows in {name}")
     if report.default_timezone:
         lines.append(f"{report.default_timezone} without a zone got {zone}")
+    if report.blocked:
+        lines.append(f"{'would be' if options.dry_run else 'were'} put on the stop list: {report.blocked}")
     ignored = (f"columns ignored: {', '.join(found.ignored_columns)}",) if found.ignored_columns else ()
     warnings = (*found.warnings, *ignored)
     return output.Note(vars(report), lines, exit_code=1 if found.refused else 0, warnings=warnings)
@@ -149,6 +152,7 @@ def export(
 ) -> output.Result:
     """Write clients as CSV with the columns of an import, newest first.
 
+    The column status says who is blocked; after the clients come the blocked numbers that are no client's.
     A file is written whole or not at all, and only its owner may read it.
     """
     from mailer_cli import csv_export, files
@@ -160,5 +164,6 @@ def export(
         return output.Text("csv", export.pieces())
     with target.text() as opened:
         opened.writelines(export.pieces())
-    data = {"file": str(file), "clients": export.written}
-    return output.Note(data, [f"{export.written} clients written to {file}"])
+    data = {"file": str(file), "clients": export.written, "stopped": export.stopped}
+    others = f", and {export.stopped} blocked numbers of nobody" if export.stopped else ""
+    return output.Note(data, [f"{export.written} clients{others} written to {file}"])

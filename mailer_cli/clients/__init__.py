@@ -6,27 +6,31 @@ change.py    add, edit, remove, block, unblock
 
 from mailer_cli.attributes import (
     derived_code,
+    parse_blocked,
     parse_code,
     parse_phone,
     parse_tag,
     parse_zone,
     plain_phones,
 )
-from mailer_cli.clients.change import Given, add, block, edit, phones_of, remove, unblock
-from mailer_cli.clients.listing import ClientStatus, Entry, Wanted, find, listed, pages
+from mailer_cli.clients.change import Given, add, block, block_all, edit, phones_of, remove, unblock
+from mailer_cli.clients.listing import STATUS, ClientStatus, Entry, Wanted, find, listed, pages, stopped
 
 __all__ = [
+    "STATUS",
     "ClientStatus",
     "Entry",
     "Given",
     "Wanted",
     "add",
     "block",
+    "block_all",
     "derived_code",
     "edit",
     "find",
     "listed",
     "pages",
+    "parse_blocked",
     "parse_code",
     "parse_phone",
     "parse_tag",
@@ -34,5 +38,6 @@ __all__ = [
     "phones_of",
     "plain_phones",
     "remove",
+    "stopped",
     "unblock",
 ]

@@ -1,11 +1,22 @@
 """Changes of one client and of the stop list, with what they mean for messages that wait."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    delete,
+    exists,
+    insert,
+    literal,
+    select,
+    update,
+)
 from sqlmodel import col
+from sqlmodel.sql.sqltypes import UTCDateTime
 
 from mailer_cli import outbox
 from mailer_cli.attributes import derived_code
@@ -95,12 +106,25 @@ def phones_of(connection: Connection, client_ids: Sequence[int]) -> set[int]:
 def block(connection: Connection, phones: set[int], now: datetime) -> tuple[list[int], int]:
     """Put phones on the stop list, clients' or not; which are new there, and how many waiting messages
     were cancelled. Repeating is safe."""
-    new = _stop(connection, phones, now)
+    return _stop(connection, phones, now), _end_messages_to(connection, phones)
+
+
+def block_all(connection: Connection, phones: Select[int], now: datetime) -> None:
+    """The same for phones that are in the database, many or few."""
+    known = phones.subquery()
+    phone = known.c[0]
+    new = select(phone, literal(now, UTCDateTime())).where(~exists().where(col(Block.phone) == phone))
+    connection.execute(insert(Block).from_select(["phone", "blocked_at"], new.distinct()))
+    _end_messages_to(connection, phones)
+
+
+def _end_messages_to(connection: Connection, phones: Collection[int] | Select[int]) -> int:
+    """Cancel what waits for the clients of these phones, whatever number it would go to, and what an earlier
+    attempt binds to one of these, whatever phone its client has now; how many."""
     owners = select(col(Client.id)).where(col(Client.phone).in_(phones))
     theirs = outbox.cancel(connection, _messages_of(col(Message.client_id).in_(owners)), "client blocked")
-    # and what an earlier attempt binds to this number, whatever phone its client has now
     bound = _messages_of(col(Message.phone).in_(phones)) & outbox.doubtful()
-    return new, theirs + outbox.cancel(connection, bound, "client blocked")
+    return theirs + outbox.cancel(connection, bound, "client blocked")
 
 
 def _stop(connection: Connection, phones: set[int], now: datetime) -> list[int]:

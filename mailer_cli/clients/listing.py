@@ -24,9 +24,10 @@ class ClientStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Entry:
-    """A client as he is listed; the phone is None when he is removed."""
+    """A client as he is listed; the phone is None when he is removed. Of a number on the stop list that is no
+    client's there is only the phone, and since when it is there."""
 
-    id: int
+    id: int | None
     phone: int | None
     operator_code: str
     tag: str
@@ -98,8 +99,13 @@ def listed(
     database: Database, wanted: Wanted, limit: int | None = None, after: int | None = None
 ) -> Iterator[Entry]:
     """Newest first; from the one after `after` on."""
+    given = 0
     for page in pages(database, ENTRY, wanted, limit, after):
+        given += len(page)
         yield from map(entry_of, page)
+    if wanted.status == ClientStatus.BLOCKED:
+        for numbers in stopped(database, wanted, None if limit is None else limit - given):
+            yield from (Entry(None, phone, "", "", "", at, at, wanted.status) for phone, at in numbers)
 
 
 def pages(
@@ -124,4 +130,31 @@ def pages(
         if len(page) < size:
             return
         after = page[-1][0]
+        limit = None if limit is None else limit - size
+
+
+def stopped(
+    database: Database, wanted: Wanted, limit: int | None = None
+) -> Iterator[Sequence[Row[int, datetime]]]:
+    """Numbers on the stop list that are no client's, each with its time, by number, in pages as those of the
+    clients. Whoever asks for a code or a tag asks for clients alone."""
+    if wanted.operator_codes or wanted.tags:
+        return
+    query = (
+        select(col(Block.phone), col(Block.blocked_at))
+        .where(~exists().where(col(Client.phone) == col(Block.phone)))
+        .order_by(col(Block.phone))
+    )
+    if wanted.phone is not None:
+        query = query.where(col(Block.phone) == wanted.phone)
+    last = 0
+    while limit is None or limit > 0:
+        size = PAGE if limit is None else min(PAGE, limit)
+        with database.read() as connection:
+            page = connection.execute(query.where(col(Block.phone) > last).limit(size)).all()
+        if page:
+            yield page
+        if len(page) < size:
+            return
+        last = page[-1][0]
         limit = None if limit is None else limit - size

@@ -61,6 +61,7 @@ class Report:
     same: int
     rejected: int
     default_timezone: int
+    blocked: int  # put on the stop list
     total: int
 
 
@@ -102,6 +103,7 @@ def import_clients(
         counts.same + (0 if refused else reading.repeated),
         reading.rejected,
         counts.default_timezone,
+        counts.blocked,
         reading.total,
     )
     warnings = list(reading.attributes.warnings)

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from mailer_cli.errors import Invalid
 from mailer_cli.words import plain
 
-COLUMNS = ("phone", "operator_code", "tag", "timezone")
+COLUMNS = ("phone", "operator_code", "tag", "timezone", "status")
 REJECT_COLUMNS = ("line", "reason")  # what a rejects file adds to the header
 HEADER_HINT = f"the first line must name the columns: {', '.join(COLUMNS)}; or add --map phone=COLUMN"
 
@@ -23,6 +23,7 @@ NAMES = {
     "phone": "phone phones phonenumber phonenumbers phoneno mobile mobilephone mobilenumber mobileno cell"
     " cellphone tel telephone telephonenumber msisdn number телефон телефоны номер номертелефона мобильный"
     " сотовый тел",
+    "status": "status статус",
 }
 WORDS = {
     "timezone": "timezone tz пояс таймзона",

@@ -33,8 +33,8 @@ class Reject:
 
 
 class Attributes(dict[Cells, int]):
-    """Ids of the combinations of code, tag and zone in a list: cells as written -> id. Each combination is
-    checked when it comes first, and then waits in `fresh` to be staged. Raises: Invalid."""
+    """Ids of the combinations of code, tag, zone and status in a list: cells as written -> id. Each
+    combination is checked when it comes first, and then waits in `fresh` to be staged. Raises: Invalid."""
 
     def __init__(self) -> None:
         self.fresh: list[staging.Numbered] = []
@@ -54,11 +54,12 @@ class Attributes(dict[Cells, int]):
             raise
 
     def _take(self, cells: Cells) -> int:
-        code, tag, zone = cells
+        code, tag, zone, status = cells
         checked = (
             clients.parse_code(code) if plain_number(code) else None,
             clients.parse_tag(tag) or None,
             self._zone(zone) if plain_number(zone) else None,
+            clients.parse_blocked(status) or None,
         )
         if len(self) >= KEPT:
             self.clear()

@@ -32,11 +32,11 @@ from sqlalchemy import (
 from sqlmodel import col
 from sqlmodel.sql.sqltypes import UTCDateTime
 
-from mailer_cli import database, outbox
-from mailer_cli.models import Client
+from mailer_cli import clients, database, outbox
+from mailer_cli.models import Block, Client
 
-Numbered = tuple[int, str | None, str | None, str | None]
-"""An id, operator code, tag and time zone; None is left open."""
+Numbered = tuple[int, str | None, str | None, str | None, bool | None]
+"""An id, operator code, tag, time zone, and whether it is blocked; None is left open."""
 
 Staged = tuple[int, int, int]
 """Phone, line, and the id of the attributes: they repeat themselves, so each combination is kept once."""
@@ -57,6 +57,7 @@ attributes = Table(
     Column("operator_code", Text),
     Column("tag", Text),
     Column("timezone", Text),
+    Column("blocked", Boolean(create_constraint=False)),
     prefixes=["TEMPORARY"],
 )
 changing = Table(  # without a key, so that the clients are searched by it and not the other way round
@@ -69,6 +70,8 @@ changing = Table(  # without a key, so that the clients are searched by it and n
 )
 
 GIVEN = (attributes.c.operator_code, attributes.c.tag, attributes.c.timezone)
+is_blocked = attributes.c.blocked.is_(True)
+only_stopped = and_(is_blocked, *(each.is_(None) for each in GIVEN))  # of nobody whom we know anything about
 rows = staged.join(attributes, attributes.c.id == staged.c.attributes_id)
 its_client = col(Client.phone) == staged.c.phone
 moves = attributes.c.timezone != col(Client.timezone)
@@ -93,9 +96,10 @@ class Counts:
     changed: int
     same: int
     default_timezone: int
+    blocked: int
 
 
-NOTHING = Counts(0, 0, 0, 0)
+NOTHING = Counts(0, 0, 0, 0, 0)
 
 
 def prepare(connection: Connection) -> None:
@@ -120,7 +124,9 @@ def stage(connection: Connection, found: Sequence[Staged], fresh: Sequence[Numbe
     phones = [phone for phone, _, _ in found]
     first = _by_first(
         connection,
-        select(staged.c.phone, staged.c.line, *GIVEN).select_from(rows).where(staged.c.phone.in_(phones)),
+        select(staged.c.phone, staged.c.line, *attributes.c[1:])
+        .select_from(rows)
+        .where(staged.c.phone.in_(phones)),
     )
     repeated = [(phone, line, each) for phone, line, each in found if first[phone].line != line]
     ids = {each for _, _, each in repeated}
@@ -141,17 +147,19 @@ def known_clients(connection: Connection, phones: Collection[int]) -> dict[int, 
 
 
 def compare(connection: Connection, on_conflict: OnConflict) -> Counts:
-    is_new = col(Client.id).is_(None)
+    is_new = and_(col(Client.id).is_(None), ~func.coalesce(only_stopped, False))
+    is_stopped = exists().where(col(Block.phone) == staged.c.phone)
     query = select(
         func.count().filter(is_new),
         func.count().filter(differs),
         func.count(),
         func.count().filter(and_(is_new, attributes.c.timezone.is_(None))),
+        func.count().filter(and_(is_blocked, ~is_stopped)),
     ).select_from(rows.outerjoin(Client, its_client))
-    new, changed, total, defaults = connection.execute(query).one()
+    new, changed, total, defaults, blocked = connection.execute(query).one()
     if on_conflict != OnConflict.UPDATE:
         changed = 0
-    return Counts(new, changed, total - new - changed, defaults)
+    return Counts(new, changed, total - new - changed, defaults, blocked)
 
 
 def apply(connection: Connection, counts: Counts, default_zone: str, now: datetime) -> None:
@@ -160,6 +168,8 @@ def apply(connection: Connection, counts: Counts, default_zone: str, now: dateti
         _update(connection, now)
     if counts.new:
         _insert(connection, default_zone, now, some_known=counts.same + counts.changed > 0)
+    if counts.blocked:
+        clients.block_all(connection, select(staged.c.phone).select_from(rows).where(is_blocked), now)
 
 
 def _update(connection: Connection, now: datetime) -> None:
@@ -187,6 +197,7 @@ def _insert(connection: Connection, default_zone: str, now: datetime, *, some_kn
             at,
         )
         .select_from(rows)
+        .where(~only_stopped)
         .order_by(staged.c.phone)  # in the order of the unique index, which is then only appended to
     )
     if some_known:
