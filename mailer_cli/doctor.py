@@ -227,7 +227,12 @@ def _zones(case: Case, opened: Database) -> Iterator[Finding]:
             f" window: {', '.join(unknown[:5])}",
             "install newer zone data (tzdata), or mailer clients edit ID --timezone ZONE",
         )
-    yield ok("time zones", f"{case.settings.timezone} here; those of all clients are known")
+    here = f"{case.settings.timezone} here, from {case.settings.timezone_source}"
+    if case.settings.timezone_doubt is not None:
+        text = f"{case.settings.timezone_doubt}; taken is {here}"
+        yield warning("time zones", text, "say which it is: MAILER_TIMEZONE in .env")
+    else:
+        yield ok("time zones", f"{here}; those of all clients are known")
 
 
 CHECKS = {"settings": _settings, "url": _gateway, "token": _token, "log": _log}

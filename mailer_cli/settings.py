@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mailer_cli import system_zone
 from mailer_cli.errors import DatabaseFailed, Misconfigured
-from mailer_cli.times import BadTime, find_zone, system_zone
+from mailer_cli.system_zone import SystemZone
+from mailer_cli.times import BadTime, find_zone
 from mailer_cli.words import plain
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ class Settings:
     url: str | None = None
     database: str = "mailer.db"
     timezone: str = "UTC"
+    timezone_source: str = "MAILER_TIMEZONE"
+    timezone_doubt: str | None = None  # why the system's may not be what the machine goes by
     concurrency: int = 64
     rate: float | None = None
     timeout: float = 30.0
@@ -135,11 +139,14 @@ def _credential(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _checked(taken: Mapping[str, str], env_file: Path | None) -> Settings:
     given = _Given(taken)
+    zone = _zone(given.text("MAILER_TIMEZONE"))
     return Settings(
         token=given.text("MAILER_TOKEN"),
         url=given.text("MAILER_URL"),
         database=given.text("MAILER_DATABASE") or "mailer.db",
-        timezone=_zone(given.text("MAILER_TIMEZONE")),
+        timezone=zone.name,
+        timezone_source=zone.source,
+        timezone_doubt=zone.doubt,
         concurrency=given.whole("MAILER_CONCURRENCY", 64, 1, 1024),
         rate=_rate(given.text("MAILER_RATE")),
         timeout=given.number("MAILER_TIMEOUT", 30, 0.1, 600),
@@ -156,7 +163,8 @@ def _checked(taken: Mapping[str, str], env_file: Path | None) -> Settings:
     )
 
 
-NAMES = {f"MAILER_{each.name.upper()}" for each in fields(Settings)} - {"MAILER_ENV_FILE", "MAILER_UNKNOWN"}
+OURS = ("env_file", "unknown", "timezone_source", "timezone_doubt")
+NAMES = {f"MAILER_{each.name.upper()}" for each in fields(Settings) if each.name not in OURS}
 
 
 @dataclass(frozen=True)
@@ -218,11 +226,11 @@ def _rate(value: str | None) -> float | None:
         raise _bad("MAILER_RATE", value, str(error)) from error
 
 
-def _zone(value: str | None) -> str:
+def _zone(value: str | None) -> SystemZone:
     if value is None:
-        return system_zone()
+        return system_zone.find()
     try:
-        return find_zone(value).name
+        return SystemZone(find_zone(value).name, "MAILER_TIMEZONE")
     except BadTime as error:
         allowed = "an IANA name as Europe/Moscow, or an offset as +03:00"
         raise Misconfigured(_bad("MAILER_TIMEZONE", value, allowed).message, error.hint) from error

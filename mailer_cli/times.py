@@ -3,14 +3,11 @@
 A moment is an aware UTC datetime. Nothing here reads the clock: `now` comes in.
 """
 
-import os
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from functools import cache, lru_cache
-from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
 
 from mailer_cli.words import plain
@@ -107,20 +104,6 @@ def is_known(name: str) -> bool:
         zone_of(name)
         return True
     return False
-
-
-def system_zone(environment: Mapping[str, str] = os.environ, etc: Path = Path("/etc")) -> str:
-    """The machine's IANA zone: TZ, /etc/timezone, where /etc/localtime points to, else UTC."""
-    candidates = [environment.get("TZ", "")]
-    with suppress(OSError, UnicodeDecodeError):
-        candidates.append((etc / "timezone").read_text(encoding="ascii"))
-    with suppress(OSError):
-        candidates.append(str((etc / "localtime").readlink()))
-    for candidate in filter(None, candidates):
-        with suppress(BadTime):
-            # TZ may be a path too, or begin with a colon; its MSK-3 and +3 count westwards, so names only
-            return _iana_name(candidate.strip().removeprefix(":").rpartition("zoneinfo/")[2])
-    return "UTC"
 
 
 def _offset_name(offset: timedelta) -> str:

@@ -549,7 +549,24 @@ DOUBTS = (
 
 ZONES = "tests/test_unknown_zones.py"
 ROWS = "tests/test_bad_rows.py"
+SYSTEM = "tests/test_system_zone.py"
 ONE_BAD_ROW = (
+    Mutant(
+        "a stale note of the zone is not said",
+        changes(
+            "system_zone.py",
+            ("stale = noted is not None and not _agree", "stale = noted is None and not _agree"),
+        ),
+        (f"{SYSTEM}::test_a_stale_note_is_said",),
+    ),
+    Mutant(
+        "a copied file has no name",
+        changes(
+            "system_zone.py",
+            ("        return _by_content(path.read_bytes(), likely)\n", "        return None\n"),
+        ),
+        (f"{SYSTEM}::test_a_copied_file_is_known_by_its_content",),
+    ),
     Mutant(
         "a damaged row ends the run",
         changes("dispatch.py", ("                if not self._set_aside():\n", "                if True:\n")),

@@ -18,7 +18,18 @@ ROAD = [
     *("csv_export", "csv_import", "clients", "mailings"),
     *("sandbox", "gateway", "audience", "backup", "retention", "outbox"),
     *("invariants", "findings", "logs", "files"),
-    *("database", "idle", "models", "settings", "stop", "attributes", "times", "words", "errors"),
+    *(
+        "database",
+        "idle",
+        "models",
+        "settings",
+        "stop",
+        "attributes",
+        "system_zone",
+        "times",
+        "words",
+        "errors",
+    ),
 ]
 """A module may import what stands after it, never what stands before it."""
 

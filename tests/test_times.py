@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 
 import pytest
@@ -19,7 +18,6 @@ from mailer_cli.times import (
     parse_time,
     parse_window,
     show_time,
-    system_zone,
     zone_of,
 )
 
@@ -147,45 +145,6 @@ def test_a_warning_about_the_sign_agrees_with_the_zone() -> None:
 def test_a_stored_zone_that_this_machine_does_not_know_is_named() -> None:
     for name in ("Europe/Atlantis", "Europe", "../etc"):
         assert name in str(complaint(partial(zone_of, name)))
-
-
-# ---------------------------------------------------------------- the machine's zone
-
-
-def machine(etc: Path, timezone_file: str | None = None, link: str | None = None) -> Path:
-    if timezone_file is not None:
-        (etc / "timezone").write_text(timezone_file, encoding="utf-8")
-    if link is not None:
-        (etc / "localtime").symlink_to(link)
-    return etc
-
-
-@pytest.mark.parametrize(
-    "tz",
-    ["Asia/Tokyo", ":Asia/Tokyo", "/usr/share/zoneinfo/Asia/Tokyo", ":/usr/share/zoneinfo/Asia/Tokyo"],
-)
-def test_the_environment_names_the_zone_first(tmp_path: Path, tz: str) -> None:
-    etc = machine(tmp_path, "Europe/Berlin\n", "/usr/share/zoneinfo/Asia/Kolkata")
-    assert system_zone({"TZ": tz}, etc) == "Asia/Tokyo"
-
-
-@pytest.mark.parametrize("tz", ["", "MSK-3", "+03:00", ":/etc/localtime", "Nowhere/At_All", "UTC0"])
-def test_an_environment_without_a_zone_name_leaves_it_to_the_timezone_file(tmp_path: Path, tz: str) -> None:
-    etc = machine(tmp_path, "Europe/Berlin\n", "/usr/share/zoneinfo/Asia/Kolkata")
-    assert system_zone({"TZ": tz}, etc) == "Europe/Berlin"
-
-
-@pytest.mark.parametrize("timezone_file", [None, "", "\n", "nonsense", "москва"])
-@pytest.mark.parametrize(
-    "link", ["/usr/share/zoneinfo/Asia/Kolkata", "../var/db/timezone/zoneinfo/Asia/Kolkata"]
-)
-def test_without_both_the_link_names_the_zone(tmp_path: Path, timezone_file: str | None, link: str) -> None:
-    assert system_zone({}, machine(tmp_path, timezone_file, link)) == "Asia/Kolkata"
-
-
-@pytest.mark.parametrize("link", [None, "/srv/my-zone", "/usr/share/zoneinfo/right/Asia/Kolkata"])
-def test_a_machine_that_names_no_zone_is_in_utc(tmp_path: Path, link: str | None) -> None:
-    assert system_zone({}, machine(tmp_path, None, link)) == "UTC"
 
 
 # ---------------------------------------------------------------- entering times

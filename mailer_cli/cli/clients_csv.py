@@ -1,5 +1,6 @@
 """`mailer clients import` and `export`: lists of clients as CSV."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -85,12 +86,12 @@ def _imported(
         source = csv_import.Source(opened, name)
         zone = at.settings.timezone
         found = csv_import.import_clients(at.database, source, options, kept, zone, at.now(), progress)
-    return _report(found, name, options, at.settings.timezone, rejects)
+    report = _report(found, name, options, at.settings.timezone, rejects)
+    doubts = at.zone_warnings if found.report.default_timezone else ()
+    return replace(report, warnings=(*report.warnings, *doubts))
 
 
-def _report(
-    found: "Imported", name: str, options: "Options", zone: str, rejects: Path | None
-) -> output.Result:
+def _report(found: "Imported", name: str, options: "Options", zone: str, rejects: Path | None) -> output.Note:
     report = found.report
     lines = _told_rejects(found, rejects)
     if found.refused:

@@ -93,6 +93,15 @@ class Invocation:
     def now(self) -> datetime:
         return utc_now()
 
+    @property
+    def zone_warnings(self) -> tuple[str, ...]:
+        """What has to be said where the configured zone becomes somebody's."""
+        found = self.settings
+        if found.timezone_doubt is None:
+            return ()
+        taken = f"{found.timezone} is taken for the time zone here, from {found.timezone_source}"
+        return (f"{found.timezone_doubt}; {taken}. MAILER_TIMEZONE in .env says which it is",)
+
     def parse_time(self, option: str, value: str) -> datetime:
         """Raises: Invalid, naming the option."""
         from mailer_cli.times import BadTime, parse_time

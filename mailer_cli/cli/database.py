@@ -41,12 +41,15 @@ def init(at: Invocation) -> output.Result:
     lines = [
         f"{'made' if env_made else 'kept'} {env_file}",
         f"{'made' if made else 'kept'} {opened.path}, schema {database.SCHEMA}",
+        f"time zone {at.settings.timezone}, from {at.settings.timezone_source}: times are in it, and clients"
+        " without one get it; MAILER_TIMEZONE in .env changes that",
         _next_step(at, env_file),
     ]
     found = {"database": str(opened.path), "made": made, "env_file": str(env_file), "env_made": env_made}
     readable = f"other users can read {env_file}, which holds the token: chmod 600 {env_file}"
     warnings = (readable,) if settings.others_can_read(env_file) else ()
-    return output.Note(found | {"schema": database.SCHEMA}, lines, warnings=warnings)
+    found |= {"schema": database.SCHEMA, "timezone": at.settings.timezone}
+    return output.Note(found, lines, warnings=(*warnings, *at.zone_warnings))
 
 
 def _require_no_database(at: Invocation, env_file: Path) -> None:
