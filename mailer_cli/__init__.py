@@ -2,5 +2,5 @@
 
 __version__ = "0.1.0"
 
-SCHEMA = "0006"
+SCHEMA = "0007"
 """The newest migration; a test keeps it equal to the folder."""

@@ -179,12 +179,16 @@ def top_up(connection: Connection, mailing_id: int, now: datetime) -> Added:
     database.reserve_message_ids(connection, _id_floor(now))
     its = col(Message.mailing_id) == mailing_id
     if connection.execute(select(col(Message.id)).where(its).limit(1)).first() is None:
-        return Added(_make(connection, mailing_id, wanted.matches(), now))
+        made = Added(_make(connection, mailing_id, wanted.matches(), now))
+        outbox.fixed(connection, mailing_id, now)
+        return made
     chosen = and_(wanted.matches(), ~exists().where(its, col(Message.client_id) == col(Client.id)))
     back = outbox.revive(connection, _its_clients(mailing_id, wanted.matches()), outbox.ALREADY_SENT, now)
     served = and_(chosen, outbox.served(mailing_id))
     already = _make(connection, mailing_id, served, now, outbox.ALREADY_SENT)
-    return Added(back + _make(connection, mailing_id, chosen, now), already)
+    made = Added(back + _make(connection, mailing_id, chosen, now), already)
+    outbox.fixed(connection, mailing_id, now)
+    return made
 
 
 def _make(

@@ -55,6 +55,7 @@ def run(database: Database, settings: Settings, world: World, only: int | None =
             if _has_work(database, locks, world.clock(), only):
                 summary = _Run(database, settings, world, locks, beat, only).go(url, token)
             else:
+                _settle(database, world.clock(), only)
                 summary = Summary(None, world.clock(), 0.0, Counts())
             return _with_zones(summary, database, world.clock(), only)
     finally:
@@ -96,9 +97,18 @@ def _has_work(database: Database, locks: RunLocks, now: datetime, only: int | No
             or outbox.has_overdue(connection, now)
             or bool(outbox.dead_runs(connection, locks.is_free))
             or outbox.has_due(connection, now, only)
-            or outbox.has_ahead(connection, now, only)
+            or outbox.has_ahead(connection, now)
         )
     return True
+
+
+def _settle(database: Database, now: datetime, only: int | None) -> None:
+    """Let what was looked at in vain not be looked at again, so that the next idle run is over at once."""
+    with database.read() as connection:
+        if not outbox.may_be_due(connection, now, only):
+            return
+    with suppress(TryLater), database.write() as connection:
+        outbox.settle(connection, now, only)
 
 
 @dataclass
@@ -211,10 +221,10 @@ class _Run:
 
     def _bring_back(self) -> None:
         with self.database.read() as connection:
-            if not outbox.has_ahead(connection, self.world.clock(), self.only):
+            if not outbox.has_ahead(connection, self.world.clock()):
                 return
         with self.database.write() as connection:
-            messages = outbox.bring_back(connection, self.world.clock(), self.only)
+            messages = outbox.bring_back(connection, self.world.clock())
         self.world.log.write("clock was set back", run_id=self.run_id, messages=messages)
 
     def _fix_audiences(self) -> None:

@@ -54,6 +54,15 @@ class MailingStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+class MailingTurn(StrEnum):
+    """When a mailing of which something waits is to be looked at. Only a claim that has looked says anything
+    but `now`, in its own transaction; whatever may let something go earlier says `now` again."""
+
+    NOW = "now"
+    HELD = "held"  # something is due, and its own rate holds it back until `next_due_at`
+    LATER = "later"  # nothing goes before `next_due_at`
+
+
 class Outcome(StrEnum):
     """How one attempt ended; an attempt without one is in flight, or its run is dead."""
 
@@ -113,6 +122,15 @@ def _one_of(column: str, words: type[StrEnum]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
 
 
+def _partly(name: str, *columns: str, where: str) -> Index:
+    """An index of the rows that meet a condition; a query has to say it in the same words to use it."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
+GOING = "paused_at IS NULL AND cancelled_at IS NULL AND removed_at IS NULL"
+STOPPED = "(cancelled_at IS NOT NULL OR removed_at IS NOT NULL)"
+
+
 class Client(SQLModel, table=True):
     """A person. A removed one keeps its row, without the phone, so that statistics remain true."""
 
@@ -161,6 +179,11 @@ class Mailing(SQLModel, table=True):
         ),
         CheckConstraint("window_from <> window_to", name="window_not_empty"),
         CheckConstraint("rate > 0", name="rate_positive"),
+        _partly("mailing_starts", "start_at", "end_at", where=f"fixed_at IS NULL AND {GOING}"),
+        _partly("mailing_ring", "priority", "id", where=f"turn = 'now' AND {GOING}"),
+        _partly("mailing_sleepers", "turn", "next_due_at", where=f"turn <> 'now' AND {GOING}"),
+        _partly("mailing_ends", "end_at", where="turn IS NOT NULL"),
+        _partly("mailing_stopped", "id", where=f"turn IS NOT NULL AND {STOPPED}"),
         {"sqlite_autoincrement": True},
     )
     id: int = Field(primary_key=True, sa_type=BigId)
@@ -184,6 +207,8 @@ class Mailing(SQLModel, table=True):
     purged_at: datetime | None = None  # since then its messages are deleted, and only its tally is kept
     # runs in a row that were refused ten of its messages in a row
     refused_runs: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    turn: MailingTurn | None = Field(default=None, sa_type=Text)  # None: nothing of it waits
+    next_due_at: datetime | None = None  # unless it is its turn now, nothing of it goes before
 
 
 class Run(SQLModel, table=True):
@@ -222,30 +247,9 @@ class Message(SQLModel, table=True):
         CheckConstraint(
             "failures >= 0 AND unknowns >= 0 AND failures + unknowns <= attempts", name="counters"
         ),
-        Index(
-            "message_due",
-            "mailing_id",
-            "timezone",
-            "due_at",
-            "id",
-            sqlite_where=text("status = 'pending'"),
-            postgresql_where=text("status = 'pending'"),
-        ),
-        Index(
-            "message_turn",
-            "mailing_id",
-            "due_at",
-            "id",
-            sqlite_where=text("status = 'pending'"),
-            postgresql_where=text("status = 'pending'"),
-        ),
-        Index(
-            "message_number",
-            "mailing_id",
-            "phone",
-            sqlite_where=text("phone IS NOT NULL"),
-            postgresql_where=text("phone IS NOT NULL"),
-        ),
+        _partly("message_due", "mailing_id", "timezone", "due_at", "id", where="status = 'pending'"),
+        _partly("message_turn", "mailing_id", "due_at", "id", where="status = 'pending'"),
+        _partly("message_number", "mailing_id", "phone", where="phone IS NOT NULL"),
         {"sqlite_autoincrement": True},
     )
     id: int = Field(primary_key=True, sa_type=BigId)
@@ -274,12 +278,7 @@ class Attempt(SQLModel, table=True):
         _one_of("outcome", Outcome),
         CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="ended_has_outcome"),
         CheckConstraint("number > 0", name="number_positive"),
-        Index(
-            "attempt_open",
-            "run_id",
-            sqlite_where=text("outcome IS NULL"),
-            postgresql_where=text("outcome IS NULL"),
-        ),
+        _partly("attempt_open", "run_id", where="outcome IS NULL"),
         {"sqlite_with_rowid": False},
     )
     message_id: int = Field(foreign_key="message.id", primary_key=True, sa_type=BigInteger)
@@ -333,6 +332,7 @@ class GatewayState(SQLModel, table=True):
     opened_at: datetime | None = None  # the breaker is open since
     said: str | None = Field(default=None, sa_type=Text)  # what the last warning was about
     said_at: datetime | None = None
+    looked_at: datetime | None = None  # the latest moment by which a claim has let a mailing sleep
 
 
 class Notice(SQLModel, table=True):

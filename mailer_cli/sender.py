@@ -116,7 +116,8 @@ class Sender:
         self._company = Company()
         self._texts: dict[int, str] = {}
         self._gates: dict[int | None, Gate] = {}  # of mailings, and of all
-        self._running: frozenset[int] = frozenset()
+        self._begun: frozenset[int] = frozenset()  # the mailings that have requests in flight
+        self._running: frozenset[int] = frozenset()  # those of them that may be sent now
         self._served = 0
         self._is_probe = False  # the breaker is open: one request, no repeats
 
@@ -160,6 +161,7 @@ class Sender:
         self._check_the_clock(loop.time())
         slots = self.caution.slots(len(self._in_flight), loop.time())
         self._room = self._trust.room(self._in_flight.values())
+        self._begun = frozenset(each.mailing_id for each in self._in_flight.values())
         done = list(self._known)
         self._turning = asyncio.ensure_future(asyncio.to_thread(self._in_database, done, slots))
         turned = await asyncio.shield(self._turning)
@@ -235,10 +237,10 @@ class Sender:
         now = self._world.clock()
         with self._database.read() as connection:
             state = breaker.read(connection)
-            if self._allowed(state, slots, now) and outbox.has_due(connection, now, self._only):
+            if self._allowed(state, slots, now) and outbox.may_be_due(connection, now, self._only):
                 return None
             held_until = self._left_alone_until(connection, state, slots, now)
-            running = outbox.running(connection, now, self._only)
+            running = outbox.running(connection, self._begun, now)
         return _Turned(state, Batch([], held_until, running, self._served))
 
     def _record_and_claim(self, done: Sequence[_Finished], slots: int) -> _Turned:
@@ -250,7 +252,9 @@ class Sender:
             state = breaker.note(connection, [each.answer for each in done], now)
             paused = mailings.remember(connection, learnt.taken, learnt.refused, now)
             allowed = self._allowed(state, slots, now)
-            demand = Demand(self._run_id, allowed, self._settings.rate, self._only, self._served, self._room)
+            demand = Demand(
+                self._run_id, allowed, self._settings.rate, self._only, self._served, self._room, self._begun
+            )
             batch = outbox.claim(connection, demand, self._texts, now)
             if not allowed:
                 batch = replace(batch, held_until=self._left_alone_until(connection, state, slots, now))

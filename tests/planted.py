@@ -51,7 +51,7 @@ def changes(path: str, *pairs: tuple[str, str]) -> tuple[Change, ...]:
 
 
 CLAIM, RECORD, CLOSE = "outbox/claim.py", "outbox/record.py", "outbox/close.py"
-RUNS, CHOOSE = "outbox/runs.py", "outbox/choose.py"
+RUNS, CHOOSE, TURNS, REST = "outbox/runs.py", "outbox/choose.py", "outbox/turns.py", "outbox/rest.py"
 LOCKS, SENDER, FAILURE = "database/locks.py", "sender.py", "gateway/failure.py"
 CONNECTION, CLIENT = "gateway/connection.py", "gateway/client.py"
 UNASKED = "tests/test_quiet.py"
@@ -75,7 +75,8 @@ COUNTED = "mine.values(unknowns=col(Message.unknowns) + 1)"
 UNCOUNTED = (COUNTED, COUNTED.replace(" + 1", ""))
 LOST = 'return Answer(Outcome.UNKNOWN, word or "lost", status)'
 MAYBE_TAKEN = "MAYBE_TAKEN = (Outcome.SERVER, Outcome.UNKNOWN)"
-END = '{"earliest_end": now + GUARD,'
+END = 'self.row["end_at"] > now + GUARD)'
+GOING = "col(Mailing.paused_at).is_(None), col(Mailing.cancelled_at).is_(None), col(M"
 TIME_LIMIT = ("min(self._settings.timeout, self._seconds_to(claimed.deadline))", "self._settings.timeout")
 
 THE_EIGHT = (
@@ -145,8 +146,8 @@ THE_EIGHT = (
             ),
         ),
     ),
-    Mutant("no end guard", changes(CHOOSE, (END, '{"earliest_end": now,')), (MACHINE,), short=MACHINE),
-    Mutant("no end guard: no end", changes(CHOOSE, (END, '{"earliest_end": now - 9999 * GUARD,'))),
+    Mutant("no end guard", changes(CHOOSE, (END, END.replace(" + GUARD", ""))), (MACHINE,), short=MACHINE),
+    Mutant("no end guard: no end", changes(CHOOSE, (END, END.replace(" + ", " - 9999 * ")))),
     Mutant(
         "no end guard: the window's",
         changes(CHOOSE, ("if closes_at > now + GUARD]", "if closes_at > now]")),
@@ -278,16 +279,16 @@ MORE = (
     ),
     Mutant(
         "a paused mailing is claimed",
-        changes(CHOOSE, ("        col(Mailing.paused_at).is_(None),\n", "")),
+        changes(TURNS, (GOING, GOING.partition(" ")[2])),
         (MACHINE,),
     ),
     Mutant(
         "a cancelled mailing is claimed",
-        changes(CHOOSE, ("        col(Mailing.cancelled_at).is_(None),\n", "")),
+        changes(TURNS, (GOING, GOING.replace("cancelled", "paused"))),
     ),
     Mutant(
         "a closed window is no obstacle",
-        changes(CHOOSE, ("for name in names if window.is_open(name, now)]", "for name in names]")),
+        changes(CHOOSE, ("if window.is_open(zone, now) else now", "if zone else now")),
         (MACHINE,),
     ),
     Mutant(
@@ -323,7 +324,7 @@ MORE = (
     ),
     Mutant(
         "what comes back to a cancelled mailing waits for ever",
-        changes(CLOSE, ("_waits_where(_IS_CANCELLED), M", "_waits_where(_IS_CANCELLED) & ~true(), M")),
+        changes(CLOSE, ("_waits_where(IS_STOPPED), M", "_waits_where(IS_STOPPED) & ~true(), M")),
     ),
     Mutant(
         "waiting messages keep the old zone",
@@ -579,7 +580,7 @@ ONE_BAD_ROW = (
     ),
     Mutant(
         "a zone that is not known here ends the run",
-        changes(CHOOSE, ("names = filter(is_known, found)", "names = found")),
+        changes(CHOOSE, (" <= now and is_known(zone)]", " <= now]")),
         (f"{ZONES}::test_it_waits_and_all_others_are_served",),
     ),
     Mutant(
@@ -587,8 +588,8 @@ ONE_BAD_ROW = (
         changes(
             CHOOSE,
             (
-                "return [name for closes_at, name in sorted(closing) if closes_at > now + GUARD]",
-                "return [each for each in found if not is_known(each)]",
+                "return [zone for closes_at, zone in sorted(closing) if closes_at > now + GUARD]",
+                "return [each for each, _ in zones(connection, turn.row['id']) if not is_known(each)]",
             ),
         ),
         (f"{ZONES}::test_it_waits_and_all_others_are_served",),

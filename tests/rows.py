@@ -48,7 +48,8 @@ def add_client(database: Database, phone: int, **changed: object) -> int:
 def add_message(
     database: Database, mailing_id: int, client_id: int, status: str = "pending", **changed: object
 ) -> int:
-    """A message in this status, and the tally with it; what was tried has a phone and its wording."""
+    """A message in this status, and the tally and its mailing's turn with it; what was tried has a phone and
+    its wording."""
     values: dict[str, object] = {
         "mailing_id": mailing_id,
         "client_id": client_id,
@@ -65,7 +66,12 @@ def add_message(
             text("UPDATE tally SET messages = messages + 1 WHERE mailing_id = :mailing AND status = :status"),
             {"mailing": mailing_id, "status": status},
         )
+        if status == "pending":
+            connection.execute(_WAKE, {"mailing": mailing_id})
         return int(made)
+
+
+_WAKE = text("UPDATE mailing SET turn = 'now', next_due_at = start_at WHERE id = :mailing")
 
 
 def add_messages(database: Database, mailing_id: int, wanted: Mapping[str, int]) -> list[int]:

@@ -99,14 +99,34 @@ def test_a_clock_set_back_before_the_start_sends_nothing_until_the_start_comes_a
 
 
 def test_messages_that_a_clock_ahead_let_wait_for_a_day_are_seen_at_a_glance(tmp_path: Path) -> None:
-    clock = Clock(datetime.now(UTC))
+    clock, database = Clock(datetime.now(UTC)), tmp_path / "mailer.db"
     with lab_by(tmp_path, clock) as lab:
         lab.add_mailing(5, now=clock(), end_at=clock() + 30 * DAY)
         lab.run_here(clock, max_seconds=0.001)
         lab.execute("UPDATE message SET due_at = ?", stored(clock() + FARTHEST - SECOND))
-        assert beat_if_idle(tmp_path / "mailer.db", clock())
-        lab.execute("UPDATE message SET due_at = ?", stored(clock() + FARTHEST + SECOND))
-        assert not beat_if_idle(tmp_path / "mailer.db", clock())
+        assert lab.run_here(clock).run_id is None
+        assert beat_if_idle(database, clock())
+        lab.execute("UPDATE message SET due_at = ?", stored(clock() + DAY + HOUR))
+        clock.jump(clock() + DAY)
+        lab.execute("UPDATE mailing SET turn = 'now'")
+        assert lab.run_here(clock).run_id is not None  # an hour is too far, whatever the clock
+        assert sent_everything(lab)
+
+
+def test_a_mailing_that_a_clock_ahead_let_sleep_is_seen_at_a_glance(tmp_path: Path) -> None:
+    clock, database = Clock(datetime.now(UTC)), tmp_path / "mailer.db"
+    with lab_by(tmp_path, clock) as lab:
+        lab.add_mailing(5, now=clock(), end_at=clock() + 30 * DAY)
+        lab.run_here(clock, max_seconds=0.001)
+        clock.jump(clock() + DAY)
+        lab.execute("UPDATE message SET due_at = ?", stored(clock() + FARTHEST - SECOND))
+        assert lab.run_here(clock).run_id is None
+        assert beat_if_idle(database, clock())
+        clock.jump(clock() - DAY)
+        assert not beat_if_idle(database, clock())
+        lab.run_here(clock)
+        assert sent_everything(lab)
+        assert beat_if_idle(database, clock())
 
 
 def test_no_message_waits_longer_for_a_repeat_than_a_sound_clock_allows() -> None:

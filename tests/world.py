@@ -237,7 +237,7 @@ class World:
         """The run starts a request if it still may, and the gateway does what it does."""
         claimed = flight.claimed
         with self.database.read() as connection:
-            is_wanted = claimed.mailing_id in outbox.running(connection, self.now)
+            is_wanted = outbox.running(connection, [claimed.mailing_id], self.now)
         if not (is_wanted and self.now < claimed.deadline):
             fate = "not started"
         flight.fate = fate

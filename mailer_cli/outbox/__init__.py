@@ -2,14 +2,16 @@
 
 The life of a message, and where each step is:
 
+    turns.py    which mailings are looked at now, and which sleep
     choose.py   which pending ones are next
     number.py   where each goes, and why it may not: removed, blocked, or that number has the mailing already
+    rest.py     until when a mailing sleeps that was looked at
     claim.py    pending -> sending, with an open attempt, before the first byte goes out
     record.py   sending -> sent | failed | pending | unknown; also what was never started
     runs.py     sending -> pending | unknown, what a dead run owned
     zones.py    what waits for a zone that this machine does not know
     pace.py     when the rate lets the next ones start
-    ahead.py    what waits for a moment that only a clock that was ahead can have named
+    ahead.py    what a clock that was ahead has left behind
     close.py    pending -> expired | cancelled (or unknown); failed, unknown, cancelled -> pending;
                 an operator's word
     misfits.py  pending, sending -> failed | unknown, where a row is damaged
@@ -18,15 +20,17 @@ The life of a message, and where each step is:
 """
 
 from mailer_cli.outbox.ahead import bring_back, has_ahead
-from mailer_cli.outbox.choose import GUARD, Demand, has_due, running, waiting
+from mailer_cli.outbox.choose import Demand
 from mailer_cli.outbox.claim import Batch, Claimed, claim
 from mailer_cli.outbox.close import Retried, cancel, expire, follow_zones, has_overdue, resolve, retry, revive
 from mailer_cli.outbox.misfits import SIGNS, Misfit, set_aside
 from mailer_cli.outbox.number import ALREADY_SENT, doubtful, is_free, served, unwanted
 from mailer_cli.outbox.pace import LEAD
 from mailer_cli.outbox.record import Verdict, record
+from mailer_cli.outbox.rest import fixed, has_due, may_be_due, settle
 from mailer_cli.outbox.restore import AfterRestore, after_restore
 from mailer_cli.outbox.runs import Counts, begin_run, dead_runs, end_run, recover
+from mailer_cli.outbox.turns import GUARD, forget, running, waiting
 from mailer_cli.outbox.zones import unknown_zones
 
 __all__ = [
@@ -51,11 +55,14 @@ __all__ = [
     "doubtful",
     "end_run",
     "expire",
+    "fixed",
     "follow_zones",
+    "forget",
     "has_ahead",
     "has_due",
     "has_overdue",
     "is_free",
+    "may_be_due",
     "record",
     "recover",
     "resolve",
@@ -64,6 +71,7 @@ __all__ = [
     "running",
     "served",
     "set_aside",
+    "settle",
     "unknown_zones",
     "unwanted",
     "waiting",

@@ -1,29 +1,32 @@
-"""Messages that wait for a moment further ahead than a message ever waits: the clock was ahead when it was
-written, and has been set back."""
+"""What a clock that was ahead has left behind: messages that wait for a moment further ahead than a message
+ever waits, and mailings that sleep for too long."""
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, and_, select, update
+from sqlalchemy import Connection, select, update
 from sqlmodel import col
 
 from mailer_cli.idle import FARTHEST
-from mailer_cli.models import Message
-from mailer_cli.outbox.choose import running
+from mailer_cli.models import GatewayState, Mailing, Message
+from mailer_cli.outbox import turns
 from mailer_cli.outbox.close import PENDING
 
 
-def has_ahead(connection: Connection, now: datetime, only: int | None = None) -> bool:
-    """Whether `bring_back` has something to do."""
-    found = select(col(Message.id)).where(_ahead(connection, now, only)).limit(1)
-    return connection.execute(found).first() is not None
+def has_ahead(connection: Connection, now: datetime) -> bool:
+    """Whether some mailing that may be sent now may sleep by the word of a clock that was ahead."""
+    clock = select(col(GatewayState.id)).where(col(GatewayState.looked_at) > now)
+    if connection.execute(clock).first() is None:
+        return False
+    mine = select(col(Mailing.id)).where(turns.IS_WAITING, col(Mailing.start_at) <= now)
+    return connection.execute(mine.where(col(Mailing.end_at) > now).limit(1)).first() is not None
 
 
 def bring_back(connection: Connection, now: datetime, only: int | None = None) -> int:
-    """Let them wait no longer, in the mailings that may be sent now; how many. Repeating is safe."""
-    which = update(Message).where(_ahead(connection, now, only))
-    return connection.execute(which.values(due_at=now)).rowcount
-
-
-def _ahead(connection: Connection, now: datetime, only: int | None) -> ColumnElement[bool]:
-    mailings = sorted(running(connection, now, only))
-    return and_(col(Message.mailing_id).in_(mailings), PENDING, col(Message.due_at) > now + FARTHEST)
+    """Let them wait no longer, in one mailing or in all that may be sent, and wake them all then; how many
+    messages. Repeating is safe."""
+    if only is None:
+        turns.wake_all(connection, now)
+    mine = select(col(Mailing.id)).where(turns.IS_WAITING)
+    which = col(Message.mailing_id).in_(mine) if only is None else col(Message.mailing_id) == only
+    which &= PENDING & (col(Message.due_at) > now + FARTHEST)
+    return connection.execute(update(Message).where(which).values(due_at=now)).rowcount

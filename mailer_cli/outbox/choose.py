@@ -3,24 +3,26 @@
 Order: priority, then turn by turn among mailings, then the window that closes first, then id.
 """
 
-import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
+from functools import lru_cache
 
-from sqlalchemy import Connection, RowMapping, Select, bindparam, func, select, text
+from sqlalchemy import Connection, RowMapping, Select, bindparam, select, text
 from sqlmodel import col
 from sqlmodel.sql.sqltypes import UTCDateTime
 
 from mailer_cli.errors import DamagedRow
-from mailer_cli.models import GatewayState, Mailing, Message, Tally
+from mailer_cli.models import Message
+from mailer_cli.outbox import turns
 from mailer_cli.outbox.close import PENDING
 from mailer_cli.outbox.pace import Pace
+from mailer_cli.outbox.turns import GUARD, Place
 from mailer_cli.times import Window, is_known
 
-GUARD = timedelta(seconds=2)  # a request must be over before the end, so none is begun shortly before it
+PAGE = 16  # mailings read together, or more when there are more slots
+LOOKS = 200  # mailings that one claim looks at beyond its slots; the next one goes on
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Demand:
     only: int | None = None  # one mailing alone
     after: int = 0  # the mailing that was served last
     room: Callable[[RowMapping], int] = lambda mailing: sys.maxsize  # how many more of a mailing may be begun
+    in_flight: frozenset[int] = frozenset()  # the mailings of which it has requests in flight
 
 
 @dataclass
@@ -42,6 +45,7 @@ class Turn:
     row: RowMapping
     pace: Pace
     chosen: list[tuple[int, datetime]] = field(default_factory=list)  # message id, start
+    is_spent: bool = False  # nothing more of it is due
 
     @property
     def window(self) -> Window | None:
@@ -55,89 +59,60 @@ class Turn:
             raise DamagedRow(f"mailing {self.row['id']} has no window that can be", "mailer db check")
         return Window(start, end)
 
-
-def has_due(connection: Connection, now: datetime, only: int | None = None) -> bool:
-    """Whether a claim would find something, rate aside."""
-    rows = mailings(connection, Demand(0, 1, only=only), now)
-    turns = (Turn(row, Pace(None, None, now)) for row in rows if row["waiting"])
-    return any(next(_due(connection, turn, 1, now), None) is not None for turn in turns)
+    def may_go(self, now: datetime) -> bool:
+        """Whether its time is now; it is set back with the clock, after the fixing."""
+        return bool(self.row["start_at"] <= now and self.row["end_at"] > now + GUARD)
 
 
-def running(connection: Connection, now: datetime, only: int | None = None) -> frozenset[int]:
-    """The mailings that may be sent now."""
-    return frozenset(row["id"] for row in mailings(connection, Demand(0, 0, only=only), now))
+def turns_of(rows: Iterable[RowMapping], now: datetime) -> list[Turn]:
+    return [Turn(row, Pace(row["rate"], row["next_free_at"], now)) for row in rows]
 
 
-def waiting(connection: Connection, now: datetime, only: int | None = None) -> list[tuple[int, int]]:
-    """The mailings that may be sent now, each with how many of its messages wait, due or not."""
-    return [(row["id"], row["waiting"]) for row in mailings(connection, Demand(0, 0, only=only), now)]
+@dataclass
+class Round:
+    """What a claim has looked at; `is_cut` when others may have something for the slots that are left."""
+
+    served: int  # the mailing that was served last
+    turns: list[Turn] = field(default_factory=list)
+    is_cut: bool = False
 
 
-def mailings(connection: Connection, demand: Demand, now: datetime) -> Sequence[RowMapping]:
-    """Mailings that may be sent now, with how many of their messages wait."""
-    found = connection.execute(_RUNNING, {"earliest_end": now + GUARD, "now": now, "only": demand.only})
-    return found.mappings().all()
-
-
-_RUNNING: Select[*tuple[Any, ...]] = (
-    select(
-        col(Mailing.id),
-        col(Mailing.priority),
-        col(Mailing.end_at),
-        col(Mailing.window_from),
-        col(Mailing.window_to),
-        col(Mailing.rate),
-        col(Mailing.next_free_at),
-        col(Mailing.wording_id),
-        col(Mailing.refused_runs),
-        col(Tally.messages).label("waiting"),
-    )
-    .join(Tally, (col(Tally.mailing_id) == col(Mailing.id)) & (col(Tally.status) == "pending"))
-    .where(
-        col(Mailing.fixed_at).is_not(None),
-        col(Mailing.paused_at).is_(None),
-        col(Mailing.cancelled_at).is_(None),
-        col(Mailing.removed_at).is_(None),
-        col(Mailing.start_at) <= bindparam("now", type_=UTCDateTime()),  # it may be set back after the fixing
-        col(Mailing.end_at) > bindparam("earliest_end", type_=UTCDateTime()),
-        col(Mailing.id) == func.coalesce(bindparam("only"), col(Mailing.id)),
-    )
-    .order_by(col(Mailing.priority).desc(), col(Mailing.id))
-)
-_NEXT_FREE_AT = select(col(GatewayState.next_free_at))
-
-
-def next_free_at(connection: Connection) -> datetime | None:
-    return connection.execute(_NEXT_FREE_AT).scalar_one()
-
-
-def go_round(
-    connection: Connection, turns: Sequence[Turn], demand: Demand, shared: Pace, now: datetime
-) -> int:
-    """Choose messages, the highest priority first; the mailing that was served last."""
-    served, left = demand.after, demand.slots
-    for _, group in itertools.groupby(turns, key=lambda turn: turn.row["priority"]):
-        ring = _from_after(list(group), demand.after)
-        for share in (-(-left // len(ring)), left):  # first an equal share each, then what others left
+def go_round(connection: Connection, demand: Demand, shared: Pace, now: datetime) -> Round:
+    """Choose messages, the highest priority first; looks at a few mailings more than there are slots."""
+    found, left = Round(demand.after), demand.slots
+    place = Place(demand.after, demand.after)
+    while left and shared.is_free and (rows := page(connection, demand, place, max(left, PAGE))):
+        ring = [turn for turn in turns_of(rows, now) if demand.room(turn.row) > 0]
+        place = place.behind(rows, max(left, PAGE))
+        found.turns += ring
+        for share in (
+            -(-left // max(1, len(ring))),
+            left,
+        ):  # first an equal share each, then what others left
             for turn in ring:
-                if left == 0 or not shared.is_free:
-                    return served
                 room = demand.room(turn.row) - len(turn.chosen)
-                got = _choose(connection, turn, max(0, min(share, left, room)), shared, now)
+                got = _choose(connection, turn, min(share, left, room), shared, now)
                 left -= got
-                served = turn.row["id"] if got else served
-    return served
+                found.served = turn.row["id"] if got else found.served
+        if len(found.turns) >= demand.slots + LOOKS:
+            found.is_cut = left > 0
+            break
+    return found
 
 
-def _from_after(ring: list[Turn], after: int) -> list[Turn]:
-    later = [turn for turn in ring if turn.row["id"] > after]
-    return later + [turn for turn in ring if turn.row["id"] <= after]
+def page(connection: Connection, demand: Demand, place: Place, count: int) -> Sequence[RowMapping]:
+    if demand.only is None:
+        return turns.ring(connection, place, count)
+    is_first = place == Place(demand.after, demand.after)
+    return turns.one(connection, demand.only, if_awake=True) if is_first else []
 
 
 def _choose(connection: Connection, turn: Turn, limit: int, shared: Pace, now: datetime) -> int:
     """Choose up to `limit` more messages of one mailing, as far as the rates allow; how many."""
     before = len(turn.chosen)
     seen = {message_id for message_id, _ in turn.chosen}
+    if limit <= 0 or turn.is_spent:
+        return 0
     for message_id in _due(connection, turn, limit + before, now):
         if len(turn.chosen) - before == limit or not (shared.is_free and turn.pace.is_free):
             break
@@ -146,6 +121,8 @@ def _choose(connection: Connection, turn: Turn, limit: int, shared: Pace, now: d
             turn.chosen.append((message_id, moment))
             shared.take(moment)
             turn.pace.take(moment)
+    else:
+        turn.is_spent = len(turn.chosen) - before < limit
     return len(turn.chosen) - before
 
 
@@ -169,13 +146,27 @@ _ZONES = text("""
                 WHERE mailing_id = :mailing AND status = 'pending' AND timezone > zone.name)
         FROM zone WHERE zone.name IS NOT NULL
     )
-    SELECT name FROM zone WHERE name IS NOT NULL
-""")  # one seek of the index a zone, however many clients sleep in it
+    SELECT name, (SELECT min(due_at) FROM message
+        WHERE mailing_id = :mailing AND status = 'pending' AND timezone = zone.name) AS due_at
+    FROM zone WHERE name IS NOT NULL
+""").columns(due_at=UTCDateTime())  # two seeks of the index a zone, however many clients sleep in it
+
+
+def zones(connection: Connection, mailing_id: int) -> list[tuple[str, datetime]]:
+    """The zones of what waits in a mailing, each with when the first of it is due."""
+    return [(row.name, row.due_at) for row in connection.execute(_ZONES, {"mailing": mailing_id})]
+
+
+def has_more(connection: Connection, turn: Turn, now: datetime) -> bool:
+    """Whether something of it is due that was not claimed."""
+    return next(_due(connection, turn, 1, now), None) is not None
 
 
 def _due(connection: Connection, turn: Turn, limit: int, now: datetime) -> Iterator[int]:
     """Ids of due messages of a mailing, at most `limit` a zone, in the order in which they are to go."""
     given = {"mailing": turn.row["id"], "now": now, "count": limit}
+    if not turn.may_go(now):
+        return
     if turn.window is None:
         yield from connection.execute(_DUE, given).scalars().all()
         return
@@ -184,26 +175,17 @@ def _due(connection: Connection, turn: Turn, limit: int, now: datetime) -> Itera
 
 
 def _open_zones(connection: Connection, turn: Turn, window: Window, now: datetime) -> list[str]:
-    """Zones in which the window is open for longer than GUARD, the first to close before the others.
+    """Zones in which something is due and the window is open for longer than GUARD, the first to close before
+    the others.
 
     Nobody can tell when it is open in a zone that is not known here: what is in one waits.
     """
-    found = connection.execute(_ZONES, {"mailing": turn.row["id"]}).scalars().all()
-    names = filter(is_known, found)
-    closing = [(window.closes_at(name, now), name) for name in names if window.is_open(name, now)]
-    return [name for closes_at, name in sorted(closing) if closes_at > now + GUARD]
+    due = [zone for zone, due_at in zones(connection, turn.row["id"]) if due_at <= now and is_known(zone)]
+    closing = [(_closes_at(window, zone, now), zone) for zone in due]
+    return [zone for closes_at, zone in sorted(closing) if closes_at > now + GUARD]
 
 
-def held_until(connection: Connection, turns: Iterable[Turn], shared: Pace, now: datetime) -> datetime | None:
-    """When the rate lets more go; None when nothing more is due, or when it does not hold anything back."""
-    held = [
-        max(turn.pace.free_at, shared.free_at)
-        for turn in turns
-        if not (turn.pace.is_free and shared.is_free) and _has_more(connection, turn, now)
-    ]
-    return min(held, default=None)
-
-
-def _has_more(connection: Connection, turn: Turn, now: datetime) -> bool:
-    chosen = len(turn.chosen)
-    return len(list(itertools.islice(_due(connection, turn, chosen + 1, now), chosen + 1))) > chosen
+@lru_cache(maxsize=4096)  # a claim asks the same of every mailing with this window
+def _closes_at(window: Window, zone: str, now: datetime) -> datetime:
+    """When the window closes; now, when it is not open."""
+    return window.closes_at(zone, now) if window.is_open(zone, now) else now

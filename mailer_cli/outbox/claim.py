@@ -28,13 +28,12 @@ from mailer_cli.models import (
     Attempt,
     Client,
     GatewayState,
-    Mailing,
     Message,
     MessageStatus,
     Outcome,
     Wording,
 )
-from mailer_cli.outbox import choose
+from mailer_cli.outbox import choose, rest, turns
 from mailer_cli.outbox.choose import Demand, Turn
 from mailer_cli.outbox.close import PENDING, cancel
 from mailer_cli.outbox.number import doubtful, taken, unwanted, why_not
@@ -69,8 +68,8 @@ class Batch:
     """What a claim gave, and what it knows of the rest."""
 
     claimed: Sequence[Claimed]
-    held_until: datetime | None  # more is due, but the rate holds it back until then
-    running: frozenset[int]  # the mailings that may be sent now
+    held_until: datetime | None  # more is due, but the rate holds it back until then; now: look on
+    running: frozenset[int]  # of the mailings that it has requests of in flight, those that may be sent now
     served: int  # the mailing that was served last
 
 
@@ -86,22 +85,31 @@ def claim(connection: Connection, demand: Demand, texts: dict[int, str], now: da
 
 
 def _claim_once(connection: Connection, demand: Demand, texts: dict[int, str], now: datetime) -> Batch | None:
-    turns = [
-        Turn(row, Pace(row["rate"], row["next_free_at"], now))
-        for row in choose.mailings(connection, demand, now)
-    ]
-    running = frozenset(turn.row["id"] for turn in turns)
-    waiting = [turn for turn in turns if turn.row["waiting"]]
-    if not waiting:
-        return Batch([], None, running, demand.after)
-    shared = Pace(demand.rate, None if demand.rate is None else choose.next_free_at(connection), now)
-    served = choose.go_round(connection, waiting, demand, shared, now)
-    held_until = choose.held_until(connection, waiting, shared, now) if demand.slots else None
-    claimed = [each for turn in waiting for each in _take(connection, turn, demand.run_id, texts, now)]
-    if not claimed and any(turn.chosen for turn in waiting):
+    if not demand.slots:
+        return Batch([], None, turns.running(connection, demand.in_flight, now), demand.after)
+    seen = turns.look_out(connection, now)
+    if seen.looked_at is not None and seen.looked_at > now:
+        turns.wake_all(connection, now)
+    has_more = seen.has_ripe and turns.wake(connection, now)
+    shared = Pace(demand.rate, seen.next_free_at, now)
+    found = choose.go_round(connection, demand, shared, now)
+    claimed = [each for turn in found.turns for each in _take(connection, turn, demand.run_id, texts, now)]
+    if not claimed and any(turn.chosen for turn in found.turns):
         return None
-    _advance(connection, waiting, shared)
-    return Batch(sorted(claimed, key=lambda each: each.start_at), held_until, running, served)
+    has_more |= rest.after_claim(connection, found.turns, now) or found.is_cut
+    held_until = now if has_more else rest.held_until(connection, demand, shared, now)
+    if demand.rate is not None and shared.taken:
+        connection.execute(update(GatewayState).values(next_free_at=shared.moment))
+    claimed.sort(key=lambda each: each.start_at)
+    return Batch(claimed, held_until, _running(connection, demand, claimed, now), found.served)
+
+
+def _running(
+    connection: Connection, demand: Demand, claimed: Iterable[Claimed], now: datetime
+) -> frozenset[int]:
+    """What was claimed now need not be asked about."""
+    surely = frozenset(each.mailing_id for each in claimed)
+    return surely | turns.running(connection, demand.in_flight - surely, now)
 
 
 def _take(
@@ -109,6 +117,8 @@ def _take(
 ) -> list[Claimed]:
     """Write the intent: the chosen messages are `sending`, each with an open attempt."""
     starts = dict(turn.chosen)
+    if not starts:
+        return []
     given = {"ids": packed_numbers(starts), "run": run_id, "wording": turn.row["wording_id"]}
     mine = connection.execute(_TAKE, given).all()
     if len(mine) < len(starts):
@@ -241,13 +251,3 @@ def _is_fit(phone: object, text: object) -> bool:
     return (
         type(phone) is int and 70_000_000_000 <= phone <= 79_999_999_999 and type(text) is str and text != ""
     )
-
-
-def _advance(connection: Connection, turns: Iterable[Turn], shared: Pace) -> None:
-    """Store how far the rates are used up."""
-    for turn in turns:
-        if turn.pace.rate is not None and turn.pace.taken:
-            mine = update(Mailing).where(col(Mailing.id) == turn.row["id"])
-            connection.execute(mine.values(next_free_at=turn.pace.moment))
-    if shared.rate is not None and shared.taken:
-        connection.execute(update(GatewayState).values(next_free_at=shared.moment))

@@ -13,7 +13,6 @@ from sqlalchemy import (
     exists,
     func,
     insert,
-    or_,
     select,
     true,
     update,
@@ -26,9 +25,10 @@ from mailer_cli.models import (
     Message,
     MessageStatus,
     Resolution,
-    Tally,
 )
+from mailer_cli.outbox import turns
 from mailer_cli.outbox.number import doubtful, taken, unwanted
+from mailer_cli.outbox.turns import IS_STOPPED
 
 PENDING = col(Message.status) == "pending"  # literally as in the partial index, or it is not used
 
@@ -47,27 +47,26 @@ def expire(connection: Connection, now: datetime) -> Closed:
 
     What may have been taken becomes `unknown`: nobody may say of it that it was not sent.
     """
-    cancelled = _close(connection, _waits_where(_IS_CANCELLED), MessageStatus.CANCELLED, "mailing cancelled")
-    overdue = _waits_where(col(Mailing.end_at) <= now)
-    expired = _close(connection, overdue, MessageStatus.EXPIRED, "mailing ended")
+    cancelled = _close(connection, _waits_where(IS_STOPPED), MessageStatus.CANCELLED, "mailing cancelled")
+    overdue = col(Mailing.end_at) <= now
+    expired = _close(connection, _waits_where(overdue), MessageStatus.EXPIRED, "mailing ended")
+    for over in (IS_STOPPED, overdue):
+        turns.forget(connection, over)
     return Closed(expired.ended, expired.unknown + cancelled.unknown)
 
 
 def has_overdue(connection: Connection, now: datetime) -> bool:
     """Whether `expire` has something to do."""
-    which = _waits_where(or_(col(Mailing.end_at) <= now, _IS_CANCELLED))
-    return connection.execute(select(col(Message.id)).where(which, PENDING).limit(1)).first() is not None
-
-
-_IS_CANCELLED = or_(col(Mailing.cancelled_at).is_not(None), col(Mailing.removed_at).is_not(None))
+    over = [_waits_where(IS_STOPPED), _waits_where(col(Mailing.end_at) <= now)]
+    found = (
+        connection.execute(select(col(Message.id)).where(each, PENDING).limit(1)).first() for each in over
+    )
+    return any(each is not None for each in found)
 
 
 def _waits_where(mailing: ColumnElement[bool]) -> ColumnElement[bool]:
     """Messages of such mailings; of those alone in which something waits."""
-    waits = exists().where(
-        col(Tally.mailing_id) == col(Mailing.id), col(Tally.status) == "pending", col(Tally.messages) > 0
-    )
-    return col(Message.mailing_id).in_(select(col(Mailing.id)).where(mailing, waits))
+    return col(Message.mailing_id).in_(select(col(Mailing.id)).where(mailing, col(Mailing.turn).is_not(None)))
 
 
 def cancel(connection: Connection, which: ColumnElement[bool], reason: str) -> int:

@@ -41,6 +41,11 @@ class Pace:
         """When a third of LEAD is free again: worth a claim, and early enough for it."""
         return self.moment - LEAD * 2 / 3
 
+    @property
+    def next_free(self) -> datetime | None:
+        """What is to be stored as `next_free_at`."""
+        return self.moment if self.rate is not None and self.taken else self.next_free_at
+
     def take(self, moment: datetime) -> None:
         """Use up one request that starts at `moment`."""
         self.taken += 1

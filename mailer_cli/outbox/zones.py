@@ -15,7 +15,7 @@ _ZONES = text("""
     WITH RECURSIVE zone (mailing_id, name) AS (
         SELECT id, (SELECT min(timezone) FROM message WHERE mailing_id = mailing.id AND status = 'pending')
         FROM mailing
-        WHERE window_from IS NOT NULL AND fixed_at IS NOT NULL AND paused_at IS NULL
+        WHERE turn IS NOT NULL AND window_from IS NOT NULL AND paused_at IS NULL
           AND cancelled_at IS NULL AND removed_at IS NULL AND start_at <= :now AND end_at > :now
           AND id = coalesce(:only, id)
         UNION ALL
