@@ -50,6 +50,8 @@ def beat_if_idle(path: Path, now: datetime) -> bool:
 
     Waits for no lock and takes no write lock. Raises: sqlite3.Error, OSError; nothing is known then.
     """
+    if path.stat().st_nlink > 1:
+        return False  # the command says why
     # not read-only: an empty WAL would be left behind
     address = f"file://{quote(str(path.absolute()))}?mode=rw"
     with closing(sqlite3.connect(address, uri=True, timeout=0, isolation_level=None)) as raw:

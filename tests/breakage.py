@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mailer_cli.database import Database
 from tests.lab import Lab, Process, Ran, wait_for, wait_for_seconds
 
 UNLIMITED = resource.RLIM_INFINITY
@@ -66,12 +67,14 @@ def small_disk(lab: Lab, mib: int = 8) -> Iterator[Disk]:
     with data_folder(lab, "disk") as folder:
         with mounted(folder, mib):
             move(folder.with_name("disk.before"), folder)
+            lab.database = Database(lab.database.path)  # what is copied to another disk is another file
             try:
                 yield Disk(folder)
             finally:
                 Disk(folder).make_room()
                 move(folder, folder.with_name("disk.before"))
         move(folder.with_name("disk.before"), folder)
+        lab.database = Database(lab.database.path)
 
 
 @contextlib.contextmanager

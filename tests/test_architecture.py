@@ -28,6 +28,7 @@ ROAD = [
         "system_zone",
         "times",
         "words",
+        "owners",
         "errors",
     ),
 ]

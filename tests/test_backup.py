@@ -348,7 +348,7 @@ def test_a_restore_works_where_no_database_can_be_read_any_more(
     Path("mailer.db-journal").write_bytes(b"of the one that was lost")
     mailer("db", "restore", "copy.db", "--yes")
     mailer("db", "check")
-    assert query(database, "SELECT count(*) FROM message") == [(5,)]
+    assert query(Database(database.path), "SELECT count(*) FROM message") == [(5,)]
     assert Path("mailer.db").stat().st_mode & 0o777 == 0o600
     if content:
         assert kept(folder).path.read_bytes() == content

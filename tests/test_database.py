@@ -206,7 +206,7 @@ def test_a_folder_in_the_place_of_the_database_is_refused(mailer: Mailer, folder
 
 def test_a_folder_that_takes_no_files_is_a_failure_of_the_disk(mailer: Mailer) -> None:
     ran = mailer("--database", "/proc/mailer.db", "init", code=74)
-    assert ran.err.splitlines()[0] == "error: cannot open database /proc/mailer.db"
+    assert ran.err.splitlines()[0] == "error: cannot open database /proc/mailer.db: No such file or directory"
 
 
 def test_a_database_that_may_only_be_read_says_so(database: Database) -> None:

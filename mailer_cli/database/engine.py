@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, Table, event, exc
 from sqlalchemy.pool import NullPool
 
 from mailer_cli.errors import DamagedRow, DatabaseFailed, MailerError, TryLater
+from mailer_cli.owners import identity
 
 T = TypeVar("T")
 
@@ -29,12 +30,16 @@ class Unreadable(DatabaseFailed):
 
 class Database:
     """A database by its path, opened anew for each transaction. Writers take turns: a `write` transaction
-    holds the one write lock from its first statement, so what it reads stays true until it commits."""
+    holds the one write lock from its first statement, so what it reads stays true until it commits.
+
+    What it is, is known from the first time on: another file that takes its name meanwhile is not touched."""
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
         self.engine = _engine(path, create=create)
         self._held: Connection | None = None
+        self._place = path.absolute()
+        self._identity: tuple[int, int] | None = None
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -55,6 +60,7 @@ class Database:
     def held_open(self) -> Iterator[Connection]:
         """Use one connection for all transactions inside, from one thread at a time."""
         with translated(self.path), self.engine.connect() as connection:
+            self._require_same()
             self._held = connection
             try:
                 yield connection
@@ -87,6 +93,7 @@ class Database:
         with translated(self.path):
             pooled = self.engine.raw_connection()
             try:
+                self._require_same()
                 raw = pooled.driver_connection
                 assert isinstance(raw, sqlite3.Connection)  # noqa: S101  for mypy
                 yield raw
@@ -97,12 +104,28 @@ class Database:
     def _transaction(self, *, writes: bool) -> Iterator[Connection]:
         with translated(self.path):
             if self._held is not None:
+                self._require_same()
                 self._held.execution_options(writes=writes)
                 with _given_up_when_broken(self._held), self._held.begin():
                     yield self._held
             else:
-                with self.engine.connect().execution_options(writes=writes) as connection, connection.begin():
-                    yield connection
+                with self.engine.connect().execution_options(writes=writes) as connection:
+                    self._require_same()
+                    with connection.begin():
+                        yield connection
+
+    def _require_same(self) -> None:
+        """Raises: DatabaseFailed when the name now means another file, or nothing."""
+        found = identity(self._place)
+        if self._identity is None:
+            self._identity = found
+        if found is None:
+            raise DatabaseFailed(f"database {self.path} is no longer there", f"ls -l {self.path.parent}")
+        if found != self._identity:
+            raise DatabaseFailed(
+                f"{self.path} is another file than the database that was in use: it was moved or replaced",
+                "put the first one back; mailer db restore FILE takes a backup while nothing runs",
+            )
 
 
 @contextmanager

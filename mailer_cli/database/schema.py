@@ -1,5 +1,6 @@
 """Making, opening and upgrading the database; ids that are never used again."""
 
+import os
 import re
 import sqlite3
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from mailer_cli import SCHEMA
 from mailer_cli.database.engine import Database
 from mailer_cli.database.journal import choose_journal, set_journal
 from mailer_cli.errors import DatabaseFailed, Misconfigured
+from mailer_cli.owners import open_or_make
 from mailer_cli.settings import Settings
 
 MIGRATIONS = Path(__file__).parent.with_name("migrations")
@@ -44,11 +46,22 @@ def create_database(settings: Settings) -> tuple[Database, bool]:
     made = not path.exists()
     if made:
         require_folder(path)
+        _make(path)
     else:
         require_file(path)
     database = Database(path, create=True)
     upgrade(database, settings)
     return database, made
+
+
+def _make(path: Path) -> None:
+    """An empty file, which is an empty database; of the folder's owner, if root makes it."""
+    try:
+        os.close(open_or_make(path, os.O_RDWR, like=path.parent)[0])
+    except OSError as error:
+        raise DatabaseFailed(
+            f"cannot open database {path}: {error.strerror}", f"ls -ld {path.parent}"
+        ) from error
 
 
 def upgrade(database: Database, settings: Settings) -> tuple[str | None, str]:
@@ -122,6 +135,11 @@ def require_file(path: Path) -> None:
         raise DatabaseFailed(f"cannot open database {path}: {error.strerror}") from error
     if not path.is_file():
         raise DatabaseFailed(f"{path} is not a database file", "check MAILER_DATABASE")
+    if path.stat().st_nlink > 1:  # what a crash leaves unfinished under one name is unknown to the other
+        raise Misconfigured(
+            f"{path} has two names (hard links), but its journal goes by one",
+            f"find / -xdev -samefile {path}; remove the other name",
+        )
 
 
 def _require_schema(database: Database) -> None:
