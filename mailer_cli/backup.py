@@ -115,7 +115,7 @@ def _require_sound(copy: Database, name: str) -> None:
 def _beside(path: Path) -> Iterator[Path]:
     """An empty file, 0600, in the folder of `path`; whatever is left of it is removed at the end."""
     try:
-        with partial(path) as made:
+        with partial(path, like=path) as made:
             yield made
     except OSError as error:
         raise DatabaseFailed(f"cannot write in {path.parent}: {error.strerror}") from error

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -16,12 +17,11 @@ from urllib.parse import urlsplit
 from sqlalchemy import func, select
 from sqlmodel import col
 
-from mailer_cli import database
+from mailer_cli import database, files, logs, owners
 from mailer_cli.database import Database, choose_journal
 from mailer_cli.database.journal import journal_of
-from mailer_cli.errors import MailerError, Misconfigured, TokenRefused
+from mailer_cli.errors import DatabaseFailed, MailerError, Misconfigured, TokenRefused
 from mailer_cli.findings import Finding, failure, ok, warning
-from mailer_cli.logs import mistaken_for
 from mailer_cli.models import Client, GatewayState, Mailing, Run
 from mailer_cli.settings import Settings, others_can_read
 from mailer_cli.times import is_known, show_time
@@ -133,14 +133,29 @@ def _log(case: Case) -> Iterator[Finding]:
         yield ok("log", "none is kept (MAILER_LOG)")
         return
     path = Path(case.settings.log)
-    if what := mistaken_for(path, case.settings):
+    if what := logs.mistaken_for(path, case.settings):
         yield warning("log", f"MAILER_LOG names {what}, {path}: no log is kept", "name another file")
         return
     try:
-        with path.open("ab"):
-            yield ok("log", f"{path} can be written")
+        os.close(logs.open_file(path, like=database.unopened(case.settings).path))
+        yield ok("log", f"{path} can be written")
     except OSError as error:
         yield warning("log", f"{path} cannot be written: {error.strerror}", f"ls -ld {path} {path.parent}")
+
+
+def _owner(case: Case) -> Iterator[Finding]:
+    """What the owner of the database, as whom cron and systemd run it, could not use."""
+    path = database.unopened(case.settings).path
+    if not path.exists():
+        return
+    who = owners.person(path.stat().st_uid)
+    kept = list(files.kept_from(who, case.settings))
+    for each in kept:
+        text = f"{who.name}, whose the database is, cannot use {each}"
+        error = DatabaseFailed(text, f"sudo chown --reference={path} {each}")
+        yield failure("owner", error)
+    if not kept:
+        yield ok("owner", f"{who.name}, whose the database is, can use all that belongs to it")
 
 
 def _in_database(case: Case) -> Iterator[Finding]:
@@ -235,7 +250,7 @@ def _zones(case: Case, opened: Database) -> Iterator[Finding]:
         yield ok("time zones", f"{here}; those of all clients are known")
 
 
-CHECKS = {"settings": _settings, "url": _gateway, "token": _token, "log": _log}
+CHECKS = {"settings": _settings, "url": _gateway, "token": _token, "log": _log, "owner": _owner}
 DATABASE_CHECKS = {
     "journal": _journal,
     "dispatch": _dispatch,

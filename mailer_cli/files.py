@@ -13,14 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from mailer_cli import owners
 from mailer_cli.database import unopened
 from mailer_cli.database.files import COMPANIONS
 from mailer_cli.errors import DatabaseFailed, Invalid, Refused
 from mailer_cli.idle import lock_of
+from mailer_cli.owners import ENTER, READ, WRITE, Person, hand_over
 from mailer_cli.settings import Settings
 
 STDIN, STDOUT = 0, 1
 STREAM = Path("-")  # standard input, or output
+SETTINGS = "the settings file"
 
 
 def open_input(path: Path) -> AbstractContextManager[BinaryIO]:
@@ -49,7 +52,7 @@ def own_files(settings: Settings) -> list[Own]:
     names = [Path(".env"), *([settings.env_file] if settings.env_file else [])]
     return [
         *of_database(settings),
-        *(Own(each, "the settings file") for each in names),
+        *(Own(each, SETTINGS) for each in names),
         *([Own(Path(settings.log), "the log")] if settings.log else []),
     ]
 
@@ -63,6 +66,18 @@ def of_database(settings: Settings) -> list[Own]:
         *(Own(real.with_name(real.name + end), "a journal of the database") for end in COMPANIONS),
         Own(lock_of(database), "the lock of the database"),
     ]
+
+
+def kept_from(who: Person, settings: Settings) -> list[Path]:
+    """What of this installation somebody could not use as a dispatch has to: perhaps root has made it."""
+    folder = unopened(settings).path.resolve().parent
+    needs = [(folder, WRITE | ENTER)]
+    for each in own_files(settings):
+        needs.append((each.path, READ if each.what == SETTINGS else READ | WRITE))
+    if settings.log and not Path(settings.log).exists():
+        needs.append((Path(settings.log).resolve().parent, WRITE | ENTER))
+    found = (owners.kept_from(who, path, bits) for path, bits in needs)
+    return list(dict.fromkeys(each for each in found if each is not None))
 
 
 def taken_for(path: Path, own: Iterable[Own]) -> str | None:
@@ -178,7 +193,8 @@ class Target:
         """The path of an empty file beside it, which takes its place when all of it is on the disk."""
         self.require_free()
         real = self.path.resolve()
-        with self._explained(), partial(real) as beside:
+        # whoever could use what it replaces
+        with self._explained(), partial(real, like=real if real.exists() else None) as beside:
             yield beside
             sync(beside)
             self.require_free()  # somebody may have been quicker
@@ -229,10 +245,12 @@ def written_late(target: Target, refusal: str) -> Iterator[LateText]:
 
 
 @contextmanager
-def partial(path: Path) -> Iterator[Path]:
+def partial(path: Path, like: Path | None) -> Iterator[Path]:
     """An empty file, 0600, in the folder of `path`; whatever is left of it is removed at the end, with what
-    SQLite may have put beside it."""
+    SQLite may have put beside it. From root it has the owner of `like`."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    if like is not None:
+        hand_over(descriptor, like)
     os.close(descriptor)
     try:
         yield Path(name)

@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from mailer_cli.database import unopened
 from mailer_cli.files import own_files, taken_for
+from mailer_cli.owners import identity, open_or_make
 from mailer_cli.settings import Settings
 from mailer_cli.times import json_time
 
@@ -39,7 +41,7 @@ def open_log(
     if path is not None and (what := mistaken_for(path, settings)):
         warn(f"MAILER_LOG names {what}, {path}; the work goes on without a log")
         path = None
-    return Log(path, clock, warn, settings.token, echo)
+    return Log(path, clock, warn, settings.token, echo, like=unopened(settings).path)
 
 
 def mistaken_for(path: Path, settings: Settings) -> str | None:
@@ -60,8 +62,10 @@ class Log:
         warn: Callable[[str], None],
         secret: str | None = None,
         echo: Callable[[str], None] | None = None,
+        like: Path = Path(),
     ) -> None:
         self._path = path
+        self._like = like  # whose the file is to be if root makes it
         self._echo = echo
         self._clock = clock
         self._warn = warn
@@ -109,10 +113,10 @@ class Log:
         """Open the file anew when its name means another one; looked at once a second."""
         if self._file != CLOSED and abs(now - self._looked_at) < SECOND:
             return
-        if self._file == CLOSED or _identity(path) != self._identity:
+        if self._file == CLOSED or identity(path) != self._identity:
             self.close()
-            self._file = _open(path)
-            self._identity = _identity(self._file)
+            self._file = open_file(path, self._like)
+            self._identity = identity(self._file)
         self._looked_at = now
 
     def _complain(self, text: str) -> None:
@@ -121,18 +125,10 @@ class Log:
             self._warn(text)
 
 
-def _open(path: Path) -> int:
+def open_file(path: Path, like: Path) -> int:
+    """A descriptor to append to, as root for the owner of `like`. Raises: OSError."""
     # not blocking: a pipe that nobody reads is an error, not a wait
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-    return os.open(path, flags, 0o600)
-
-
-def _identity(file: Path | int) -> tuple[int, int] | None:
-    try:
-        found = os.stat(file)  # noqa: PTH116  of a descriptor too
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
+    return open_or_make(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK, like)[0]
 
 
 def _masked(fields: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mailer_cli import system_zone
 from mailer_cli.errors import DatabaseFailed, Misconfigured
+from mailer_cli.owners import hand_over, name_of
 from mailer_cli.system_zone import SystemZone
 from mailer_cli.times import BadTime, find_zone
 from mailer_cli.words import plain
@@ -88,6 +89,7 @@ def write_template(path: Path) -> bool:
     template = Path(__file__).with_name("templates") / "env"
     try:
         with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as made:
+            hand_over(made.fileno(), like=path.parent)
             made.write(template.read_text())
     except FileExistsError:
         return False
@@ -112,7 +114,8 @@ def _dotenv(env_file: Path | None) -> dict[str, str]:
             raise Misconfigured(f"there is no settings file {env_file}") from None
         return {}
     except OSError as error:
-        raise Misconfigured(f"cannot read settings file {path}: {error.strerror}") from error
+        hint = f"sudo chown {name_of(os.geteuid())} {path}" if isinstance(error, PermissionError) else None
+        raise Misconfigured(f"cannot read settings file {path}: {error.strerror}", hint) from error
     except UnicodeDecodeError as error:
         raise Misconfigured(f"settings file {path} is not UTF-8: byte {error.start}") from error
     # the parser alone: a `$` in a token is a `$`, and no other folder is searched

@@ -203,7 +203,23 @@ THE_EIGHT = (
 )
 
 FILES, ITS_TESTS = "files.py", "tests/test_files.py"
+IDENTITY, OWNERS = "tests/test_identity.py", "tests/test_owners.py"
 NAMES_AND_THINGS = (
+    Mutant(
+        "who is alive is asked of the lock file alone",
+        changes(LOCKS, ("*([] if self._itself is None else [(self._itself, BEHIND)])", "*[]")),
+        (f"{IDENTITY}::test_who_is_alive_is_seen_when_the_lock_file_is_another",),
+    ),
+    Mutant(
+        "a database is whatever has its name",
+        changes("database/engine.py", ("if found != self._identity:", "if found is None:")),
+        (f"{IDENTITY}::test_answers_go_into_no_other_database",),
+    ),
+    Mutant(
+        "what root makes is root's",
+        changes("owners.py", ("        os.fchown(file, there.st_uid, there.st_gid)\n", "        pass\n")),
+        (f"{OWNERS}::test_what_root_makes_beside_a_database_is_its_owners",),
+    ),
     Mutant(
         "an output is known by its name alone",
         changes(FILES, ("        found.add((file.st_dev, file.st_ino))\n", "")),

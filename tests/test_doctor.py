@@ -58,6 +58,7 @@ def test_a_sound_installation_gives_no_error_and_no_warning(mailer: Mailer, data
         "url",
         "token",
         "log",
+        "owner",
         "database",
         "journal",
         "dispatch",

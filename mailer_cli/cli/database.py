@@ -43,6 +43,7 @@ def init(at: Invocation) -> output.Result:
         f"{'made' if made else 'kept'} {opened.path}, schema {database.SCHEMA}",
         f"time zone {at.settings.timezone}, from {at.settings.timezone_source}: times are in it, and clients"
         " without one get it; MAILER_TIMEZONE in .env changes that",
+        *_whose(opened.path if made else env_file, is_new=made or env_made),
         _next_step(at, env_file),
     ]
     found = {"database": str(opened.path), "made": made, "env_file": str(env_file), "env_made": env_made}
@@ -61,6 +62,16 @@ def _require_no_database(at: Invocation, env_file: Path) -> None:
         given = replace(given, database=at.database_setting)
     if what := files.taken_for(env_file, files.of_database(given)):
         raise Invalid(f"{env_file} cannot be the settings file: it is {what}", "name another file")
+
+
+def _whose(path: Path, *, is_new: bool) -> list[str]:
+    """Root is told that what it has made is not its own."""
+    from mailer_cli import owners
+
+    uid = path.stat().st_uid
+    if not is_new or uid == os.geteuid():
+        return []
+    return [f"they are {owners.name_of(uid)}'s, whose folder this is"]
 
 
 def _next_step(at: Invocation, env_file: Path) -> str:

@@ -82,7 +82,25 @@ def systemd(at: Invocation) -> output.Result:
     """Print a service and a timer for this folder."""
     from mailer_cli import schedule
 
-    return output.Text("systemd", [schedule.service(_installation(at)), "\n", schedule.timer()])
+    here = _installation(at)
+    unit = [schedule.service(here), "\n", schedule.timer()]
+    return output.Text("systemd", unit, warnings=_unusable(at, here))
+
+
+def _unusable(at: Invocation, here: "Installation") -> tuple[str, ...]:
+    """What the unit's user cannot use of what it needs."""
+    from mailer_cli import files, owners
+
+    try:
+        who = owners.person(here.user)
+    except KeyError:
+        return (f"there is no user {here.user} here, whom the unit names",)
+    program = [Path(sys.executable), Path(here.command[0]), Path(__file__)]
+    found = [
+        owners.kept_from(who, each, owners.READ) for each in (*program, *(each.resolve() for each in program))
+    ]
+    kept = [*files.kept_from(who, at.settings), *(each for each in found if each is not None)]
+    return tuple(f"the unit runs as {here.user}, who cannot use {each}" for each in dict.fromkeys(kept))
 
 
 def _installation(at: Invocation) -> "Installation":
@@ -109,10 +127,12 @@ def _installation(at: Invocation) -> "Installation":
 
 def _owner(folder: Path) -> str:
     """Who owns the database's folder, also when root asks."""
+    from mailer_cli import owners
+
     try:
-        return folder.owner()
-    except (OSError, KeyError):  # no such folder yet, or a user without a name
-        return str(os.getuid())
+        return owners.name_of(folder.stat().st_uid)
+    except OSError:  # no such folder yet
+        return owners.name_of(os.getuid())
 
 
 def _program() -> list[str]:

@@ -5,6 +5,7 @@ journal, found by name, would be applied to the wrong one (sqlite.org/howtocorru
 therefore comes in as one transaction, after which everybody sees it.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -14,6 +15,7 @@ from urllib.parse import quote
 from mailer_cli.database.engine import Database, Unreadable, translated
 from mailer_cli.database.journal import set_journal
 from mailer_cli.database.schema import last_ids, raise_ids
+from mailer_cli.owners import open_or_make
 
 COMPANIONS = ("-journal", "-wal", "-shm")  # found by name, and applied to whatever has the name
 
@@ -92,13 +94,16 @@ def _overwrite(live: Database, fresh: Database, aside: Path) -> None:
     with alone(live) as raw:
         with fresh.write() as connection:
             raise_ids(connection, last_ids(raw))
-        _keep(raw, aside)
+        _keep(raw, live.path, aside)
         with fresh.outside_transactions() as fresh_raw:
             fresh_raw.backup(raw)
 
 
-def _keep(raw: sqlite3.Connection, aside: Path) -> None:
-    aside.touch(mode=0o600, exist_ok=False)
+def _keep(raw: sqlite3.Connection, live: Path, aside: Path) -> None:
+    file, made = open_or_make(aside, os.O_WRONLY, like=live)
+    os.close(file)
+    if not made:
+        raise FileExistsError(None, "is there already", str(aside))
     try:
         _copy_pages(raw, aside)
     except BaseException:
