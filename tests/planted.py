@@ -166,7 +166,7 @@ THE_EIGHT = (
     ),
     Mutant(
         "recovery of a living owner's row: locks that say free",
-        changes(LOCKS, ("[0] == fcntl.F_UNLCK)", "[0] >= 0)")),
+        changes(LOCKS, ("self._holder(run_id, 1) is None", "self._holder(run_id, 1) != -1")),
         (MACHINE,),
     ),
     Mutant(
@@ -174,8 +174,8 @@ THE_EIGHT = (
         changes(
             LOCKS,
             (
-                "F_OFD_SETLK, _flock(fcntl.F_WRLCK, run_id)",
-                "F_OFD_SETLK, _flock(fcntl.F_UNLCK, run_id)",
+                "self._take(fcntl.F_WRLCK, run_id, 1)",
+                "self._take(fcntl.F_UNLCK, run_id, 1)",
             ),
         ),
         (MACHINE,),
