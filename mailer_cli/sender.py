@@ -21,11 +21,11 @@ from mailer_cli.company import Company
 from mailer_cli.database import Database, persistently
 from mailer_cli.decide import Limits, decide
 from mailer_cli.errors import MailerError
-from mailer_cli.gate import Gate
+from mailer_cli.gate import Asked, Gate, News, Waiting
 from mailer_cli.gateway import Answer
 from mailer_cli.logs import Log, mask
 from mailer_cli.models import MessageStatus, Outcome
-from mailer_cli.outbox import LEAD, Batch, Claimed, Counts, Demand, Verdict
+from mailer_cli.outbox import Batch, Claimed, Counts, Demand, Leave, Verdict
 from mailer_cli.settings import Settings
 from mailer_cli.stop import Stop
 from mailer_cli.trust import Learnt, Trust
@@ -33,7 +33,9 @@ from mailer_cli.trust import Learnt, Trust
 if TYPE_CHECKING:
     from mailer_cli.gateway.client import Gateway
 
-LOOK_UP = 0.5  # seconds between looks at what the operator has paused meanwhile
+LOOK_UP = 0.5  # seconds between looks at what the operator has said meanwhile
+LOOK_AGAIN = 0.25  # seconds that a commit may take before what was read in it is read once more
+LOOKS = 3
 PATIENCE = 120.0  # seconds of trying to record what is already known
 NOT_STARTED = Answer(Outcome.RELEASED, "not started")
 ABORTED = Answer(Outcome.UNKNOWN, "aborted")
@@ -69,6 +71,8 @@ class _Turned:
 
     state: breaker.State
     batch: Batch
+    news: News  # of what was claimed before, and now
+    began: float = 0.0  # by the timer, in its transaction
 
 
 Sparing = Callable[[Callable[[], _Turned]], _Turned]
@@ -110,14 +114,12 @@ class Sender:
         self._known: list[_Finished] = []  # what the finished have taught is learned, but not recorded yet
         self._unstarted: list[Claimed] = []  # claimed, and not begun
         self._turning: asyncio.Future[_Turned] | None = None  # the turn that the database's thread is at
-        self._in_flight: dict[asyncio.Task[_Finished], Claimed] = {}
+        self._in_flight: dict[asyncio.Task[_Finished], Waiting] = {}
         self._bug: BaseException | None = None  # of a request
         self._changed = asyncio.Event()
         self._company = Company()
         self._texts: dict[int, str] = {}
-        self._gates: dict[int | None, Gate] = {}  # of mailings, and of all
-        self._begun: frozenset[int] = frozenset()  # the mailings that have requests in flight
-        self._running: frozenset[int] = frozenset()  # those of them that may be sent now
+        self._gate = Gate(world.clock, world.timer, settings.rate, lambda: self._is_stopped, self._call_turn)
         self._served = 0
         self._is_probe = False  # the breaker is open: one request, no repeats
 
@@ -147,7 +149,16 @@ class Sender:
 
     def _wake(self) -> None:
         self._stopping.set()
+        self._end_waiting()
         self._changed.set()
+
+    def _call_turn(self) -> None:
+        self._changed.set()
+
+    @property
+    def _is_stopped(self) -> bool:
+        """Whether nothing may begin any more."""
+        return self.caution.stopped is not None or self._world.stop.is_asked
 
     # One turn: record, claim, start
 
@@ -160,23 +171,31 @@ class Sender:
         self._learn()
         self._check_the_clock(loop.time())
         slots = self.caution.slots(len(self._in_flight), loop.time())
-        self._room = self._trust.room(self._in_flight.values())
-        self._begun = frozenset(each.mailing_id for each in self._in_flight.values())
-        done = list(self._known)
-        self._turning = asyncio.ensure_future(asyncio.to_thread(self._in_database, done, slots))
+        self._room = self._trust.room([each.claimed for each in self._in_flight.values()])
+        done, asked = list(self._known), self._gate.asks()
+        self._turning = asyncio.ensure_future(asyncio.to_thread(self._in_database, done, slots, asked))
         turned = await asyncio.shield(self._turning)
         del self._known[: len(done)]
         self._company.turned()
-        self._running, self._served = turned.batch.running, turned.batch.served
+        self._served = turned.batch.served
         self._is_probe = turned.state.is_open
+        self._gate.hear(asked, turned.news)
         while self._unstarted:
-            self._start(self._unstarted.pop(0))
+            self._start(self._gate.admit(self._unstarted.pop(0), turned.news, turned.began))
         self._company.changed(len(self._finished), len(self._in_flight))
         self._tell(done)
         self._obey_breaker(turned)
         if self.caution.stopped:
             self._stopping.set()
+        self._end_waiting()
         return turned
+
+    def _end_waiting(self) -> None:
+        """Give back what has not begun and must not: all of it when the run is to end."""
+        for task, waiting in self._in_flight.items():
+            if not waiting.is_begun and (waiting.leave is None or self._is_stopped):
+                waiting.leave = None
+                task.cancel()
 
     def _learn(self) -> None:
         """Draw the conclusions from what has finished, once from each; it is known before that, so that it
@@ -220,51 +239,72 @@ class Sender:
 
     # What happens in the database's thread
 
-    def _in_database(self, done: Sequence[_Finished], slots: int) -> _Turned:
+    def _in_database(self, done: Sequence[_Finished], slots: int, asked: Asked) -> _Turned:
         """Persistently while there is an answer to lose, in hand or in flight, unless the run is aborted."""
 
         def work() -> _Turned:
             return self._sparing(
-                lambda: (None if done else self._look(slots)) or self._record_and_claim(done, slots)
+                lambda: (
+                    (None if done or asked.late else self._look(slots, asked))
+                    or self._record_and_claim(done, slots, asked)
+                )
             )
 
         if not done and not self._in_flight:
-            return work()
-        return persistently(work, PATIENCE, lambda: self._world.stop.is_abort)
+            turned = work()
+        else:
+            turned = persistently(work, PATIENCE, lambda: self._world.stop.is_abort)
+        return self._looked_again(turned, asked)
 
-    def _look(self, slots: int) -> _Turned | None:
+    def _look(self, slots: int, asked: Asked) -> _Turned | None:
         """Look without the write lock; None when there is something to claim."""
-        now = self._world.clock()
+        now, seen_at = self._world.clock(), self._world.timer()
         with self._database.read() as connection:
             state = breaker.read(connection)
             if self._allowed(state, slots, now) and outbox.may_be_due(connection, now, self._only):
                 return None
             held_until = self._left_alone_until(connection, state, slots, now)
-            running = outbox.running(connection, self._begun, now)
-        return _Turned(state, Batch([], held_until, running, self._served))
+            leaves = outbox.leaves(connection, self._run_id, asked.claimed, now)
+        return _Turned(state, Batch([], held_until, self._served), News(seen_at, leaves))
 
-    def _record_and_claim(self, done: Sequence[_Finished], slots: int) -> _Turned:
+    def _record_and_claim(self, done: Sequence[_Finished], slots: int, asked: Asked) -> _Turned:
         chance, learnt = self._world.chance, self._learnt
         verdicts = [decide(each.claimed, each.answer, self._limits, each.at, chance()) for each in done]
         with self._database.write() as connection:
-            now = self._world.clock()  # only here: waiting for the write lock may have taken long
+            # only here: waiting for the write lock may have taken long
+            now, began = self._world.clock(), self._world.timer()
             changed = outbox.record(connection, self._run_id, verdicts)
             state = breaker.note(connection, [each.answer for each in done], now)
             paused = mailings.remember(connection, learnt.taken, learnt.refused, now)
+            rate, lead = self._settings.rate, self._gate.lead
+            moments = outbox.renew(connection, asked.places, rate, now, lead)
             allowed = self._allowed(state, slots, now)
-            demand = Demand(
-                self._run_id, allowed, self._settings.rate, self._only, self._served, self._room, self._begun
-            )
+            demand = Demand(self._run_id, allowed, rate, self._only, self._served, self._room, lead)
             batch = outbox.claim(connection, demand, self._texts, now)
             if not allowed:
                 batch = replace(batch, held_until=self._left_alone_until(connection, state, slots, now))
+            leaves = outbox.leaves(connection, self._run_id, asked.claimed, now)
+            leaves |= {each.message_id: Leave(each.deadline, each.rate) for each in batch.claimed}
+            news = News(self._world.timer(), leaves, moments)  # nobody can change it before the commit
         self._unstarted += batch.claimed
         self._count(changed)
         self.counts.claimed += len(batch.claimed)
         self.counts.repeats += sum(each.attempt > 1 for each in batch.claimed)
         self.put_aside += learnt.refused
         self.paused += paused
-        return _Turned(state, batch)
+        return _Turned(state, batch, news, began)
+
+    def _looked_again(self, turned: _Turned, asked: Asked) -> _Turned:
+        """With fresh news, where a slow disk has made them old: it may be read quickly all the same."""
+        claimed = [*asked.claimed, *turned.batch.claimed]
+        for _ in range(LOOKS):
+            seen_at = self._world.timer()
+            if not claimed or seen_at - turned.news.seen_at < LOOK_AGAIN:
+                break
+            with contextlib.suppress(MailerError), self._database.read() as connection:
+                leaves = outbox.leaves(connection, self._run_id, claimed, self._world.clock())
+                turned = replace(turned, news=replace(turned.news, seen_at=seen_at, leaves=leaves))
+        return turned
 
     def _left_alone_until(
         self, connection: Connection, state: breaker.State, slots: int, now: datetime
@@ -342,6 +382,7 @@ class Sender:
         """Begin nothing more, wait for what is in flight within its deadlines, record all that is known."""
         self.caution.stop_for("failed")
         self._stopping.set()
+        self._end_waiting()
         if self._turning is not None:
             await asyncio.wait([self._turning])
         while self._in_flight:
@@ -382,16 +423,18 @@ class Sender:
 
     # One message
 
-    def _start(self, claimed: Claimed) -> None:
+    def _start(self, waiting: Waiting) -> None:
         self.caution.begun(asyncio.get_running_loop().time())
-        task = asyncio.create_task(self._deliver(claimed))
-        self._in_flight[task] = claimed
+        task = asyncio.create_task(self._deliver(waiting))
+        self._in_flight[task] = waiting
         task.add_done_callback(self._landed)
 
     def _landed(self, task: asyncio.Task[_Finished]) -> None:
         """No longer in flight, and finished, in one step: a turn in between would see neither a free slot
         nor a reason to come back."""
-        claimed = self._in_flight.pop(task)
+        waiting = self._in_flight.pop(task)
+        claimed = waiting.claimed
+        self._gate.forget(waiting)
         if task.cancelled():  # before it had begun
             self._finished.append(self._finish(claimed, NOT_STARTED, self._token))
         elif bug := task.exception():
@@ -402,17 +445,16 @@ class Sender:
         self._company.changed(len(self._finished), len(self._in_flight))
         self._changed.set()
 
-    async def _deliver(self, claimed: Claimed) -> _Finished:
-        token, answer = self._token, NOT_STARTED
+    async def _deliver(self, waiting: Waiting) -> _Finished:
+        claimed, token, answer = waiting.claimed, self._token, NOT_STARTED
         try:
-            if await self._comes_up(claimed):
-                self._log("request", claimed, phone=mask(claimed.phone))
-                answer = ABORTED
-                answer = await self._send(claimed)
+            await self._gate.comes_up(waiting)
+            self._log("request", claimed, phone=mask(claimed.phone))
+            answer = await self._send(waiting)
         except asyncio.CancelledError:
-            pass  # aborted
+            answer = ABORTED if waiting.is_begun else NOT_STARTED
         except Exception as bug:  # it ends the run, but takes no answer with it
-            self._bug = self._bug or bug
+            self._bug, answer = self._bug or bug, ABORTED if waiting.is_begun else NOT_STARTED
         return self._finish(claimed, answer, token)
 
     def _finish(self, claimed: Claimed, answer: Answer, token: str) -> _Finished:
@@ -422,28 +464,17 @@ class Sender:
             self._bug, at = self._bug or bug, claimed.start_at
         return _Finished(claimed, answer, at, token)
 
-    async def _comes_up(self, claimed: Claimed) -> bool:
-        """Wait for its moment; whether its request may be begun then."""
-        for scope, rate in ((claimed.mailing_id, claimed.rate), (None, self._settings.rate)):
-            if rate is not None:
-                gate = self._gates.setdefault(scope, Gate(rate))
-                # it was claimed within LEAD of its moment; if it is further away, the clock was set back
-                await gate.pass_through(min(self._seconds_to(claimed.start_at), LEAD.total_seconds()))
-        return self._seconds_to(claimed.deadline) > 0 and self._is_wanted(claimed)
-
-    async def _send(self, claimed: Claimed) -> Answer:
+    async def _send(self, waiting: Waiting) -> Answer:
+        claimed = waiting.claimed
         answer = await self._gateway.send(
             claimed.message_id,
             claimed.phone,
             claimed.text,
-            limit=min(self._settings.timeout, self._seconds_to(claimed.deadline)),
-            may_repeat=lambda: self._is_wanted(claimed) and not self._is_probe,
+            limit=self._settings.timeout,
+            may_begin=lambda: self._gate.may_begin(waiting),
+            may_repeat=lambda: waiting.leave is not None and not (self._is_stopped or self._is_probe),
         )
         return answer.strictly if self._limits.holds else answer
-
-    def _is_wanted(self, claimed: Claimed) -> bool:
-        """Whether its request may be begun: neither its mailing nor the run has been stopped."""
-        return claimed.mailing_id in self._running and not (self.caution.stopped or self._world.stop.is_asked)
 
     # Telling
 

@@ -53,8 +53,10 @@ def changes(path: str, *pairs: tuple[str, str]) -> tuple[Change, ...]:
 CLAIM, RECORD, CLOSE = "outbox/claim.py", "outbox/record.py", "outbox/close.py"
 RUNS, CHOOSE, TURNS, REST = "outbox/runs.py", "outbox/choose.py", "outbox/turns.py", "outbox/rest.py"
 LOCKS, SENDER, FAILURE = "database/locks.py", "sender.py", "gateway/failure.py"
-CONNECTION, CLIENT = "gateway/connection.py", "gateway/client.py"
+CONNECTION, CLIENT, GATE = "gateway/connection.py", "gateway/client.py", "gate.py"
 UNASKED = "tests/test_quiet.py"
+LEAVE, LOOK = "outbox/leave.py", "tests/test_last_look.py"
+HEARD = f"{LOOK}::test_what_is_said_before_the_first_byte_is_heard"
 
 # Binds stay in a weakened condition, or SQLAlchemy would complain instead of the tests.
 STILL_OPEN = "if (each.message_id, each.attempt) in still_open:"
@@ -77,7 +79,6 @@ LOST = 'return Answer(Outcome.UNKNOWN, word or "lost", status)'
 MAYBE_TAKEN = "MAYBE_TAKEN = (Outcome.SERVER, Outcome.UNKNOWN)"
 END = 'self.row["end_at"] > now + GUARD)'
 GOING = "col(Mailing.paused_at).is_(None), col(Mailing.cancelled_at).is_(None), col(M"
-TIME_LIMIT = ("min(self._settings.timeout, self._seconds_to(claimed.deadline))", "self._settings.timeout")
 
 THE_EIGHT = (
     Mutant(
@@ -153,10 +154,14 @@ THE_EIGHT = (
         changes(CHOOSE, ("if closes_at > now + GUARD]", "if closes_at > now]")),
         (MACHINE,),
     ),
-    Mutant("no end guard: the request's time limit", changes(SENDER, TIME_LIMIT), (LATE,)),
     Mutant(
-        "no end guard: before the request",  # the limit alone would hold it back
-        changes(SENDER, TIME_LIMIT, ("self._seconds_to(claimed.deadline) > 0 and ", "")),
+        "no end guard: the request's time limit",
+        changes(GATE, ("        return seconds\n", "        return 1e9\n")),
+        (LATE,),
+    ),
+    Mutant(
+        "no end guard: before the request",
+        changes(GATE, ("        if seconds <= 0:\n            return None\n", "")),
         (LATE,),
     ),
     Mutant(
@@ -416,7 +421,7 @@ MORE = (
         "a clock that was ahead holds the rate back",
         changes(
             "outbox/pace.py",
-            ("if self.now < self.next_free_at <= farthest else", "if self.now < self.next_free_at else"),
+            ("self.moment < self.next_free_at <= farthest:", "self.moment < self.next_free_at:"),
         ),
         (CLOCK,),
     ),
@@ -624,7 +629,11 @@ BROKEN_TURNS = (
     Mutant(
         "an answer leaves before it is recorded",
         changes(
-            SENDER, ("        done = list(self._known)\n", "        done, self._known = self._known, []\n")
+            SENDER,
+            (
+                "        done, asked = list(self._known), self._gate.asks()\n",
+                "        done, asked, self._known = self._known, self._gate.asks(), []\n",
+            ),
         ),
         (f"{A_TURN}[recording]",),
     ),
@@ -683,7 +692,10 @@ QUIET = (
     ),
     Mutant(
         "what may not begin is sent",
-        changes(CLIENT, ("        if self._is_refused:\n", "        if False:\n")),
+        changes(
+            CLIENT,
+            ("        if seconds is None:\n", "        if seconds is None and (seconds := 9.0) < 0:\n"),
+        ),
         (UNASKED,),
     ),
 )
@@ -725,6 +737,80 @@ TRUSTS = (
     ),
 )
 
+LAST_LOOK = (
+    Mutant(
+        "what is known does not age",
+        changes(GATE, ("- waiting.seen_at >= FRESH:", "- waiting.seen_at >= 1e9:")),
+        (f"{LOOK}::test_a_run_that_was_suspended_hears_what_was_said_meanwhile[pause]",),
+    ),
+    Mutant(
+        "a pause is not heard before the first byte",
+        changes(LEAVE, ("        col(Mailing.paused_at).is_(None),\n", "")),
+        (f"{HEARD}[pause]",),
+    ),
+    Mutant(
+        "an earlier end is not heard before the first byte",
+        changes(
+            LEAVE,
+            ("col(Mailing.end_at) > bindparam", "col(Mailing.start_at) <= bindparam"),
+            ("    end_at: datetime = row.end_at\n", "    end_at = max(row.end_at, now.replace(year=2999))\n"),
+        ),
+        (f"{HEARD}[an_earlier_end]",),
+    ),
+    Mutant(
+        "a window is not heard before the first byte",
+        changes(LEAVE, ("    if row.window_from is None:\n", "    if True:\n")),
+        (f"{HEARD}[a_window]",),
+    ),
+    Mutant(
+        "the stop list is not asked before the first byte",
+        changes(LEAVE, ("        ~unwanted(),\n", "")),
+        (f"{HEARD}[clients_blocked]",),
+    ),
+    Mutant(
+        "a new phone does not reach what is claimed",
+        changes(LEAVE, ("(col(Message.phone) == col(Client.phone))", "(col(Message.id) > 0)")),
+        (f"{LOOK}::test_a_new_phone_reaches_what_is_claimed",),
+    ),
+    Mutant(
+        "a stop waits for connections",
+        changes(
+            SENDER,
+            (
+                "                waiting.leave = None\n                task.cancel()\n",
+                "                pass\n",
+            ),
+        ),
+        (f"{LOOK}::test_a_run_that_is_told_to_stop_waits_for_no_connection",),
+    ),
+    Mutant(
+        "a repeat passes no pace",
+        changes(GATE, (" and wait >= -LATE else None", " else None")),
+        ("tests/test_gate.py",),
+    ),
+    Mutant(
+        "a moment by another rate is one",
+        changes(GATE, ("if rates == waiting.rates and wait", "if wait")),
+        ("tests/test_gate.py",),
+    ),
+    Mutant(
+        "who gets no new moment goes all the same",
+        changes(
+            GATE,
+            (
+                "                each.leave = None  # its turn comes with another claim\n",
+                "                each.moment = _now()\n",
+            ),
+        ),
+        ("tests/test_gate.py",),
+    ),
+    Mutant(
+        "new moments use nothing up",
+        changes("outbox/moments.py", ("    _advance(connection, paces, shared)\n", "")),
+        ("tests/test_rate.py",),
+    ),
+)
+
 MUTANTS = {
     each.name: each
     for each in (
@@ -736,5 +822,6 @@ MUTANTS = {
         *ONE_BAD_ROW,
         *BROKEN_TURNS,
         *QUIET,
+        *LAST_LOOK,
     )
 }

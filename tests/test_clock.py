@@ -13,7 +13,7 @@ from mailer_cli import breaker, decide
 from mailer_cli.gateway import Answer
 from mailer_cli.idle import FARTHEST, beat_if_idle
 from mailer_cli.models import Outcome
-from mailer_cli.outbox.pace import LEAD, MARGIN, Pace
+from mailer_cli.outbox.pace import MARGIN, MOST_AHEAD, Pace
 from tests.judge import sent_everything, stored
 from tests.lab import Clock, Lab
 
@@ -135,7 +135,7 @@ def test_no_message_waits_longer_for_a_repeat_than_a_sound_clock_allows() -> Non
 
 @pytest.mark.parametrize("rate", [0.001, 3, 1000])
 def test_a_rate_holds_back_what_it_can_and_nothing_that_a_clock_ahead_has_used_up(rate: float) -> None:
-    farthest = NOW + LEAD + timedelta(seconds=MARGIN / rate)
+    farthest = NOW + MOST_AHEAD + timedelta(seconds=MARGIN / rate)
     assert Pace(rate, farthest, NOW).moment == farthest
     assert Pace(rate, farthest + 0.001 * SECOND, NOW).moment == NOW
     assert Pace(rate, NOW - DAY, NOW).moment == NOW

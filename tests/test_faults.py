@@ -538,9 +538,9 @@ def test_a_rate_costs_a_commit_for_several_messages_not_for_each(
     lab.open_gateway()
     turns, turn = [], Sender._record_and_claim
 
-    def counted(sender: Sender, done: Any, slots: int) -> Any:
+    def counted(sender: Sender, done: Any, *more: Any) -> Any:
         turns.append(len(done))
-        return turn(sender, done, slots)
+        return turn(sender, done, *more)
 
     monkeypatch.setattr(Sender, "_record_and_claim", counted)
     lab.run_here()
@@ -557,12 +557,12 @@ def test_a_turn_waits_for_a_sixth_of_the_requests_but_not_longer_than_it_may(
     lab.open_gateway("--latency", "0.02-0.3")
     ended, waited, turn = 0.0, 0, Sender._record_and_claim
 
-    def watched(sender: Sender, done: Any, slots: int) -> Any:
+    def watched(sender: Sender, done: Any, *more: Any) -> Any:
         nonlocal ended, waited
         if 0 < len(done) * CROWD < len(done) + len(sender._in_flight):
             waited += 1
             assert time.monotonic() - ended >= LONGEST
-        turned = turn(sender, done, slots)
+        turned = turn(sender, done, *more)
         ended = time.monotonic()
         return turned
 

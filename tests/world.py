@@ -237,8 +237,9 @@ class World:
         """The run starts a request if it still may, and the gateway does what it does."""
         claimed = flight.claimed
         with self.database.read() as connection:
-            is_wanted = outbox.running(connection, [claimed.mailing_id], self.now)
-        if not (is_wanted and self.now < claimed.deadline):
+            leaves = outbox.leaves(connection, worker.run, [claimed], self.now)
+        leave = leaves.get(claimed.message_id)
+        if leave is None or self.now >= leave.deadline:
             fate = "not started"
         flight.fate = fate
         if fate not in ("not started", "refused"):

@@ -87,7 +87,7 @@ def _run(at: Invocation, stop: Stop, mailing: int | None, max_seconds: float | N
     with at.printer.progress("sending", _waiting(at, mailing)) as progress:
         world = dispatch.World(
             clock=utc_now,
-            timer=time.monotonic,
+            timer=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),  # counts while the machine sleeps
             chance=random.random,
             log=at.log,
             host=socket.gethostname(),

@@ -233,11 +233,11 @@ class _Letter(Body):
         self._reach_to(self.ends_at)
         self._is_asking = True
         seconds = await self._may_begin()
-        self._is_refused = seconds is None or seconds <= 0
         self._is_asking = False
-        if self._is_refused:
+        if seconds is None:
+            self._is_refused = True
             raise TimeoutError
-        self.ends_at = min(self.ends_at, _now() + (seconds or 0))
+        self.ends_at = min(self.ends_at, _now() + seconds)
         self._reach_to(self.ends_at)
 
     def _reach_to(self, moment: float) -> None:

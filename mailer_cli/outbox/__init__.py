@@ -7,6 +7,8 @@ The life of a message, and where each step is:
     number.py   where each goes, and why it may not: removed, blocked, or that number has the mailing already
     rest.py     until when a mailing sleeps that was looked at
     claim.py    pending -> sending, with an open attempt, before the first byte goes out
+    leave.py    whether what is claimed may still begin
+    moments.py  when what is late, or repeated, may begin instead
     record.py   sending -> sent | failed | pending | unknown; also what was never started
     runs.py     sending -> pending | unknown, what a dead run owned
     zones.py    what waits for a zone that this machine does not know
@@ -23,26 +25,31 @@ from mailer_cli.outbox.ahead import bring_back, has_ahead
 from mailer_cli.outbox.choose import Demand
 from mailer_cli.outbox.claim import Batch, Claimed, claim
 from mailer_cli.outbox.close import Retried, cancel, expire, follow_zones, has_overdue, resolve, retry, revive
+from mailer_cli.outbox.leave import Leave, leaves
 from mailer_cli.outbox.misfits import SIGNS, Misfit, set_aside
+from mailer_cli.outbox.moments import renew
 from mailer_cli.outbox.number import ALREADY_SENT, doubtful, is_free, served, unwanted
-from mailer_cli.outbox.pace import LEAD
+from mailer_cli.outbox.pace import LEAD, MOST_AHEAD, Lead
 from mailer_cli.outbox.record import Verdict, record
 from mailer_cli.outbox.rest import fixed, has_due, may_be_due, settle
 from mailer_cli.outbox.restore import AfterRestore, after_restore
 from mailer_cli.outbox.runs import Counts, begin_run, dead_runs, end_run, recover
-from mailer_cli.outbox.turns import GUARD, forget, running, waiting
+from mailer_cli.outbox.turns import GUARD, forget, waiting
 from mailer_cli.outbox.zones import unknown_zones
 
 __all__ = [
     "ALREADY_SENT",
     "GUARD",
     "LEAD",
+    "MOST_AHEAD",
     "SIGNS",
     "AfterRestore",
     "Batch",
     "Claimed",
     "Counts",
     "Demand",
+    "Lead",
+    "Leave",
     "Misfit",
     "Retried",
     "Verdict",
@@ -62,13 +69,14 @@ __all__ = [
     "has_due",
     "has_overdue",
     "is_free",
+    "leaves",
     "may_be_due",
     "record",
     "recover",
+    "renew",
     "resolve",
     "retry",
     "revive",
-    "running",
     "served",
     "set_aside",
     "settle",

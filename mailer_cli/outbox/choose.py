@@ -17,7 +17,7 @@ from mailer_cli.errors import DamagedRow
 from mailer_cli.models import Message
 from mailer_cli.outbox import turns
 from mailer_cli.outbox.close import PENDING
-from mailer_cli.outbox.pace import Pace
+from mailer_cli.outbox.pace import AT_ONCE, Lead, Pace
 from mailer_cli.outbox.turns import GUARD, Place
 from mailer_cli.times import Window, is_known
 
@@ -35,7 +35,7 @@ class Demand:
     only: int | None = None  # one mailing alone
     after: int = 0  # the mailing that was served last
     room: Callable[[RowMapping], int] = lambda mailing: sys.maxsize  # how many more of a mailing may be begun
-    in_flight: frozenset[int] = frozenset()  # the mailings of which it has requests in flight
+    lead: Lead = AT_ONCE  # with a rate
 
 
 @dataclass
@@ -64,8 +64,8 @@ class Turn:
         return bool(self.row["start_at"] <= now and self.row["end_at"] > now + GUARD)
 
 
-def turns_of(rows: Iterable[RowMapping], now: datetime) -> list[Turn]:
-    return [Turn(row, Pace(row["rate"], row["next_free_at"], now)) for row in rows]
+def turns_of(rows: Iterable[RowMapping], now: datetime, lead: Lead = AT_ONCE) -> list[Turn]:
+    return [Turn(row, Pace(row["rate"], row["next_free_at"], now, lead)) for row in rows]
 
 
 @dataclass
@@ -82,7 +82,7 @@ def go_round(connection: Connection, demand: Demand, shared: Pace, now: datetime
     found, left = Round(demand.after), demand.slots
     place = Place(demand.after, demand.after)
     while left and shared.is_free and (rows := page(connection, demand, place, max(left, PAGE))):
-        ring = [turn for turn in turns_of(rows, now) if demand.room(turn.row) > 0]
+        ring = [turn for turn in turns_of(rows, now, demand.lead) if demand.room(turn.row) > 0]
         place = place.behind(rows, max(left, PAGE))
         found.turns += ring
         for share in (

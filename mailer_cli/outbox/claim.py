@@ -69,7 +69,6 @@ class Batch:
 
     claimed: Sequence[Claimed]
     held_until: datetime | None  # more is due, but the rate holds it back until then; now: look on
-    running: frozenset[int]  # of the mailings that it has requests of in flight, those that may be sent now
     served: int  # the mailing that was served last
 
 
@@ -86,12 +85,12 @@ def claim(connection: Connection, demand: Demand, texts: dict[int, str], now: da
 
 def _claim_once(connection: Connection, demand: Demand, texts: dict[int, str], now: datetime) -> Batch | None:
     if not demand.slots:
-        return Batch([], None, turns.running(connection, demand.in_flight, now), demand.after)
+        return Batch([], None, demand.after)
     seen = turns.look_out(connection, now)
     if seen.looked_at is not None and seen.looked_at > now:
         turns.wake_all(connection, now)
     has_more = seen.has_ripe and turns.wake(connection, now)
-    shared = Pace(demand.rate, seen.next_free_at, now)
+    shared = Pace(demand.rate, seen.next_free_at, now, demand.lead)
     found = choose.go_round(connection, demand, shared, now)
     claimed = [each for turn in found.turns for each in _take(connection, turn, demand.run_id, texts, now)]
     if not claimed and any(turn.chosen for turn in found.turns):
@@ -101,15 +100,7 @@ def _claim_once(connection: Connection, demand: Demand, texts: dict[int, str], n
     if demand.rate is not None and shared.taken:
         connection.execute(update(GatewayState).values(next_free_at=shared.moment))
     claimed.sort(key=lambda each: each.start_at)
-    return Batch(claimed, held_until, _running(connection, demand, claimed, now), found.served)
-
-
-def _running(
-    connection: Connection, demand: Demand, claimed: Iterable[Claimed], now: datetime
-) -> frozenset[int]:
-    """What was claimed now need not be asked about."""
-    surely = frozenset(each.mailing_id for each in claimed)
-    return surely | turns.running(connection, demand.in_flight - surely, now)
+    return Batch(claimed, held_until, found.served)
 
 
 def _take(

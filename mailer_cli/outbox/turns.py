@@ -4,7 +4,7 @@ Too early a look costs a look, too late a one loses a message. So a mailing slee
 that has looked, in its transaction, and triggers on messages and plans wake it when that word is overtaken.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlmodel import col
 from sqlmodel.sql.sqltypes import UTCDateTime
 
-from mailer_cli.database.rows import columns, numbers, packed, packed_numbers, stored
+from mailer_cli.database.rows import columns, packed, stored
 from mailer_cli.models import GatewayState, Mailing, MailingTurn, Tally
 
 GUARD = timedelta(seconds=2)  # a request must be over before the end, so none is begun shortly before it
@@ -226,21 +226,12 @@ _SENDABLE = (
     col(Mailing.start_at) <= _NOW,  # the clock may be set back after the fixing
     col(Mailing.end_at) > bindparam("earliest_end", type_=UTCDateTime()),
 )
-_RUNNING = select(col(Mailing.id)).where(col(Mailing.id).in_(numbers("ids")), *_SENDABLE)
 _WAITING = (
     select(col(Mailing.id), col(Tally.messages))
     .join(Tally, (col(Tally.mailing_id) == col(Mailing.id)) & (col(Tally.status) == "pending"))
     .where(col(Mailing.turn).is_not(None), *_SENDABLE)
     .order_by(col(Mailing.priority).desc(), col(Mailing.id))
 )
-
-
-def running(connection: Connection, mailing_ids: Collection[int], now: datetime) -> frozenset[int]:
-    """Which of these mailings may be sent now."""
-    if not mailing_ids:
-        return frozenset()
-    given = {"ids": packed_numbers(mailing_ids), "now": now, "earliest_end": now + GUARD}
-    return frozenset(connection.execute(_RUNNING, given).scalars())
 
 
 def waiting(connection: Connection, now: datetime, only: int | None = None) -> list[tuple[int, int]]:
