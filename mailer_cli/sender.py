@@ -51,7 +51,7 @@ class World:
     log: Log
     host: str
     pid: int
-    stop: Stop = field(default_factory=Stop)
+    stop: Stop = field(default_factory=lambda: Stop(lambda: 0.0))
     reload_token: Callable[[], str | None] = lambda: None
     progress: Callable[[int], object] = lambda done: None
     warn: Callable[[str], object] = lambda text: None

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,16 +40,6 @@ class Ran:
 
 
 Mailer = Callable[..., Ran]
-
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """A dispatch in this process keeps its signal handlers; the tests get theirs back."""
-    watched = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.getsignal(each) for each in watched]
-    yield
-    for each, handler in zip(watched, before, strict=True):
-        signal.signal(each, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -47,7 +47,7 @@ from mailer_cli.errors import DatabaseFailed, TryLater
 from mailer_cli.logs import open_log
 from mailer_cli.models import Client, Mailing, Wording
 from mailer_cli.settings import Settings
-from mailer_cli.stop import Stop
+from mailer_cli.stop import WISHES, Stop
 from tests import judge
 
 ROOT = Path(__file__).parents[1]
@@ -227,6 +227,8 @@ def _become(lab: "Lab", out: Path, err: Path, arguments: Sequence[str]) -> None:
     """Make this fork the program: its folder, environment and output, and nothing of ours but what `in_child`
     does to it."""
     os.setsid()
+    for each in WISHES:  # whatever has started the tests
+        signal.signal(each, signal.SIG_DFL)
     os.chdir(lab.folder)
     os.environ.clear()
     os.environ.update(lab.environment)
@@ -237,7 +239,9 @@ def _become(lab: "Lab", out: Path, err: Path, arguments: Sequence[str]) -> None:
         os.execv(sys.executable, [sys.executable, "-m", "mailer_cli", *arguments])
     time.tzset()
     sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8") for number in (1, 2))
-    code = main(arguments)
+    stop = Stop(time.monotonic)
+    stop.listen()
+    code = main(arguments, stop)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -535,7 +539,7 @@ class Lab:
             log=open_log(settings, clock, self.warnings.append),
             host="lab",
             pid=os.getpid(),
-            stop=stop or Stop(),
+            stop=stop or Stop(time.monotonic),
         )
         here = dataclasses.replace(here, **(world or {}))
         return dispatch.run(open_database(settings), settings, here, only)

@@ -811,17 +811,52 @@ LAST_LOOK = (
     ),
 )
 
+SIGNALS = "tests/test_signals.py"
+STOP = "stop.py"
+
+WISHES = (
+    Mutant(
+        "a closed terminal kills a run",
+        changes(STOP, ("IMPERSONAL = (signal.SIGHUP, ", "IMPERSONAL = (")),
+        (f"{SIGNALS}::test_a_closed_terminal_ends_create_and_dispatch_in_order",),
+    ),
+    Mutant(
+        "one wish that is said twice is two",
+        changes(STOP, ("TOGETHER = 1.0", "TOGETHER = 0.0")),
+        (f"{SIGNALS}::test_two_words_within_moments_are_one_wish",),
+    ),
+    Mutant(
+        "a limit insists",
+        changes(STOP, ("        if number in PERSONAL:\n", "        if number:\n")),
+        (f"{SIGNALS}::test_nobody_insists_by_a_closed_terminal_or_a_limit",),
+    ),
+    Mutant(
+        "nohup is not obeyed",
+        changes(STOP, ("signal.getsignal(each) is not signal.SIG_IGN:", "each:")),
+        (f"{SIGNALS}::test_what_is_ignored_since_the_start_stays_ignored",),
+    ),
+    Mutant(
+        "an interruption is lost where garbage is collected",
+        changes(STOP, ("        sys.unraisablehook = self._rescue\n", "")),
+        (f"{SIGNALS}::test_an_interruption_that_garbage_has_swallowed_comes_again",),
+    ),
+    Mutant(
+        "an interruption that a library has changed is a bug",
+        changes("cli/__init__.py", ("if stop.interrupted_by is not None:", "if stop.interrupted_by == 0:")),
+        (f"{SIGNALS}::test_an_interruption_that_a_library_has_changed_is_one_still",),
+    ),
+    Mutant(
+        "a mailing that is created is not told",
+        changes("cli/mailings.py", ("        at.stop.drain()  #", "        pass  #")),
+        (f"{SIGNALS}::test_a_mailing_that_is_created_is_told_whatever_comes_meanwhile",),
+    ),
+)
+
 MUTANTS = {
     each.name: each
-    for each in (
-        *THE_EIGHT,
-        *MORE,
-        *ONE_NUMBER,
-        *DOUBTS,
-        *TRUSTS,
-        *ONE_BAD_ROW,
-        *BROKEN_TURNS,
-        *QUIET,
-        *LAST_LOOK,
-    )
+    for some in list(globals().values())
+    if isinstance(some, tuple)
+    for each in some
+    if isinstance(each, Mutant)
 }
+"""Those of all tuples above."""

@@ -239,10 +239,10 @@ def test_one_answer_that_cannot_be_recorded_keeps_no_other_from_its_record(
 def test_a_second_wish_to_stop_ends_the_wait_for_what_is_in_flight(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop = Stop()
+    stop = Stop(time.monotonic)
 
     async def hangs(*given: Any, **named: Any) -> None:
-        for seconds in (1.0, 1.1):
+        for seconds in (0.5, 2.0):
             asyncio.get_running_loop().call_later(seconds, stop.ask, 2)
         await asyncio.sleep(600)
 

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, text
 
 from mailer_cli import dispatch
-from mailer_cli.__main__ import Run, is_over, read
 from mailer_cli.database import Database, RunLocks, lock_path
 from mailer_cli.idle import beat_if_idle
 from mailer_cli.models import Attempt, Client, Mailing, Message, Tally
 from mailer_cli.models import Run as RunRow
+from mailer_cli.start import Run, is_over, read
 from tests.conftest import TOKEN, Mailer
 from tests.rows import add_attempt, add_client, add_mailing, add_message, add_run
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mailer_cli.database import engine
+from mailer_cli.stop import TOGETHER
 from tests.breakage import PAGE, freeze, limit_files, locked, one_line, shortened, wait_until_stuck
 from tests.judge import toll
 from tests.lab import Lab, close_forgotten, wait_for_seconds
@@ -70,7 +71,7 @@ def test_a_second_ctrl_c_ends_the_wait_for_a_disk_that_stays_full(open_lab: Open
     limit_files(process, PAGE)
     wait_until_stuck(lab)
     process.send(signal.SIGINT)
-    wait_for_seconds(0.3)  # two that come together are one
+    wait_for_seconds(TOGETHER + 0.1)
     assert process.is_alive
     process.send(signal.SIGINT)
     one_line(process.wait(15), 74)

@@ -4,15 +4,17 @@ import os
 import pty
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from mailer_cli import __main__
+from mailer_cli import start
 from mailer_cli.database import Database
 from mailer_cli.gateway.client import Gateway
+from mailer_cli.stop import Stop
 from tests.conftest import TOKEN, Mailer
 from tests.rows import add_client, add_mailing, add_message
 
@@ -79,7 +81,7 @@ def test_the_quick_way_of_an_idle_dispatch_sets_it_too(
     mailer("dispatch")  # the first one makes the lock
     os.umask(0)
     monkeypatch.setattr("sys.argv", ["mailer", "dispatch"])
-    assert __main__.main() == 0
+    assert start.main(Stop(time.monotonic)) == 0
     assert os.umask(0) == 0o077
 
 

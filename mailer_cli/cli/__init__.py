@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from mailer_cli.cli import clients, database, demo, dispatch, mailings, messages
 from mailer_cli.cli.common import Invocation
 from mailer_cli.errors import DatabaseFailed, Invalid, MailerError
 from mailer_cli.output import Printer, unwritten
+from mailer_cli.stop import Stop
 
 app = typer.Typer(
     name="mailer",
@@ -57,39 +59,54 @@ def before(
         except OSError as error:
             raise Invalid(f"-C: cannot enter {folder}: {error.strerror}") from error
     colour = not (no_color or os.environ.get("NO_COLOR"))
-    ctx.obj = Invocation(env_file=env_file, database_setting=database, colour=colour)
+    ctx.obj = Invocation(env_file=env_file, database_setting=database, colour=colour, stop=ctx.obj)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, stop: Stop | None = None) -> int:
     """Run one command; its exit code. Never a traceback: a bug is one line and exit 70."""
     os.umask(0o077)  # whatever is made is the operator's alone
     arguments = list(sys.argv[1:] if argv is None else argv)
-    printer = Printer(as_json="--json" in arguments)
+    printer, stop = Printer(as_json="--json" in arguments), stop or Stop(time.monotonic)
     try:
-        code = app(args=arguments, prog_name="mailer", standalone_mode=False)
+        code = app(args=arguments, prog_name="mailer", standalone_mode=False, obj=stop)
         printer.stdout.flush()
-    except MailerError as error:
-        return _fail(printer, error)
-    except TyperException as error:
-        return _misused(printer, error)
-    except typer.Abort:
-        return 130
-    except KeyboardInterrupt:
-        return 130
-    except (BrokenPipeError, SystemExit):  # the latter is Typer's, when the reader of a help leaves
-        return _reader_left()
-    except OSError as error:  # only one without a file can be the help, or a last flush, that was not written
-        return _fail(printer, _unreached(error) if error.filename else unwritten(printer.stdout, error))
-    except UnicodeEncodeError as error:
-        return _fail(printer, _not_utf8(arguments) or _bug(error))
-    except Exception as error:
-        return _fail(printer, _bug(error))
+    except BaseException as error:
+        if stop.interrupted_by is not None:  # whatever a library has made of it on its way
+            return _interrupted(printer, stop.interrupted_by)
+        return _failed(printer, error, arguments)
     return code if isinstance(code, int) else 0
+
+
+def _failed(printer: Printer, error: BaseException, arguments: Sequence[str]) -> int:
+    """Tell what has ended a command; its exit code."""
+    match error:
+        case MailerError():
+            return _fail(printer, error)
+        case TyperException():
+            return _misused(printer, error)
+        case typer.Abort() | KeyboardInterrupt():
+            return 130
+        case BrokenPipeError() | SystemExit():  # the latter is Typer's, when the reader of a help leaves
+            return _reader_left()
+        case OSError():  # only one without a file can be the help, or a last flush, that was not written
+            return _fail(printer, _unreached(error) if error.filename else unwritten(printer.stdout, error))
+        case UnicodeEncodeError():
+            return _fail(printer, _not_utf8(arguments) or _bug(error))
+        case Exception():
+            return _fail(printer, _bug(error))
+        case _:
+            raise error
 
 
 def _fail(printer: Printer, error: MailerError) -> int:
     printer.error(error)
     return error.exit_code
+
+
+def _interrupted(printer: Printer, number: int) -> int:
+    if printer.stderr.isatty():
+        printer.say("\n")  # the shell's prompt begins a line of its own
+    return 128 + number
 
 
 def _misused(printer: Printer, error: TyperException) -> int:

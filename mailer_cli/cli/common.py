@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ import typer
 from mailer_cli import output
 from mailer_cli.errors import Invalid
 from mailer_cli.output import Printer, Result
+from mailer_cli.stop import Stop
 
 if TYPE_CHECKING:
     from mailer_cli.database import Database
@@ -57,6 +59,7 @@ class Invocation:
     colour: bool = True
     verbose: bool = False
     printer: Printer = field(default_factory=Printer)
+    stop: Stop = field(default_factory=lambda: Stop(time.monotonic))
 
     @cached_property
     def settings(self) -> "Settings":
@@ -124,12 +127,14 @@ def command(
     example: str,
     exits: tuple[int, ...] = (0, 1, 2, 74, 75, 78),
     changes: str | None = None,
+    drains: bool = False,
 ) -> Callable[[Command], Command]:
     """Make a function a command: it takes the invocation and its own options and gives one result, or
     None when it has announced all there is.
 
     The command gets `--json`, `--quiet` and `--verbose`, prints the result, and returns its exit code. One
-    that changes things says what its ids are called (`changes="mailing_id"`), and is kept in the log.
+    that changes things says what its ids are called (`changes="mailing_id"`), and is kept in the log. A
+    signal ends it where it is, unless it `drains`: then it asks `at.stop`.
     """
     codes = "\n".join(f"  {code:>2}  {EXITS[code]}" for code in exits)
     epilog = f"\b\nExample:\n  {example}\n\n\b\nExit codes:\n{codes}"
@@ -139,10 +144,15 @@ def command(
             invocation: Invocation = ctx.obj
             invocation.verbose = verbose
             invocation.printer = Printer(as_json=json, quiet=quiet, colour=invocation.colour)
+            if drains:
+                invocation.stop.drain()
+            else:
+                invocation.stop.interrupt()
             result = function(invocation, **given)
             if result is None:
                 return 0
             exit_code = invocation.printer.show(result)
+            invocation.stop.drain()  # it is done, and was told
             if changes is not None and exit_code == 0 and not given.get("dry_run"):
                 # result first, log second
                 invocation.log.write("command", command=ctx.command_path, **_changed(result, changes))

@@ -1,6 +1,7 @@
 """`mailer demo`: the whole job in a scratch folder, each step a command that the reader can type."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import typer
 from mailer_cli import output
 from mailer_cli.cli.common import Invocation, command
 from mailer_cli.errors import MailerError
+from mailer_cli.stop import Interrupted
 
 JWT = "eyJhbGciOiJub25lIn0.eyJleHAiOjQxMDI0NDQ4MDB9.c2FuZGJveA"  # signed by nobody, good until 2100
 SECONDS = 25  # of dispatching, at most
@@ -46,14 +48,18 @@ def register(app: typer.Typer) -> None:
     ) -> output.Result:
         """The whole job, from a CSV file to statistics, against a sandbox gateway on this machine.
 
-        Everything happens in a scratch folder, which is kept for you to look around.
+        Everything happens in a scratch folder, which is kept for you to look around, unless you end it.
         """
         folder = Path(tempfile.mkdtemp(prefix="mailer-demo-"))
         stage = Stage(folder, at)
-        with _sandbox(folder, faults) as url:
-            _prepare(stage, messages, url)
-            _send(stage)
-        return _conclude(stage)
+        try:
+            with _sandbox(folder, faults) as url:
+                _prepare(stage, messages, url)
+                _send(stage)
+            return _conclude(stage)
+        except Interrupted:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """`mailer dispatch`: send what is due, as cron does every minute."""
 
-import signal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,7 +8,6 @@ from mailer_cli import output
 from mailer_cli.cli.common import DryRun, Invocation, command, utc_now
 from mailer_cli.cli.mailing_views import zone_warnings
 from mailer_cli.errors import DatabaseFailed, Misconfigured
-from mailer_cli.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +40,9 @@ ENDINGS = {"time_up": "its time was up; the next run goes on", "signal": "it was
 def register(app: typer.Typer) -> None:
     """Hang the command on the program."""
 
-    @command(app, "dispatch", example="mailer dispatch --quiet", exits=(0, 1, 2, 69, 74, 75, 76, 77, 78))
+    exits = (0, 1, 2, 69, 74, 75, 76, 77, 78)
+
+    @command(app, "dispatch", example="mailer dispatch --quiet", exits=exits, drains=True)
     def dispatch(
         at: Invocation,
         mailing: Annotated[int | None, typer.Option(metavar="ID", help="Send this mailing alone.")] = None,
@@ -53,21 +53,19 @@ def register(app: typer.Typer) -> None:
     ) -> output.Result:
         """Send every message that is due. Made for cron: run it every minute; overlapping runs are safe.
 
-        One SIGTERM or Ctrl-C lets what is in flight finish and gives back the rest; a second one aborts.
+        One SIGTERM, Ctrl-C or closed terminal lets what is in flight finish and gives back the rest; a second
+        SIGTERM or Ctrl-C, a second later or more, aborts.
         """
         return show_plan(at, mailing) if dry_run else run_now(at, mailing, max_seconds)
 
 
 def run_now(at: Invocation, mailing: int | None, max_seconds: float | None = None) -> output.Result:
-    """One run, with its signals; what it did."""
-    stop = Stop()
-    for each in (signal.SIGTERM, signal.SIGINT):  # before the heavy imports
-        # until the process ends: what comes when all is recorded must not make the exit code a lie
-        signal.signal(each, lambda number, _: stop.ask(number))
-    return _result(at, _run(at, stop, mailing, max_seconds), stop)
+    """One run, which a signal does not cut off; what it did."""
+    at.stop.drain()
+    return _result(at, _run(at, mailing, max_seconds))
 
 
-def _run(at: Invocation, stop: Stop, mailing: int | None, max_seconds: float | None) -> "Summary":
+def _run(at: Invocation, mailing: int | None, max_seconds: float | None) -> "Summary":
     import dataclasses
     import os
     import random
@@ -92,7 +90,7 @@ def _run(at: Invocation, stop: Stop, mailing: int | None, max_seconds: float | N
             log=at.log,
             host=socket.gethostname(),
             pid=os.getpid(),
-            stop=stop,
+            stop=at.stop,
             reload_token=lambda: _renewed_token(at),
             progress=progress,
             warn=at.printer.warn,
@@ -121,11 +119,11 @@ def _waiting(at: Invocation, mailing: int | None) -> int | None:
     return sum(each.waiting + (each.audience or 0) for each in dispatch.plan(at.database, at.now(), mailing))
 
 
-def _result(at: Invocation, summary: "Summary", stop: Stop) -> output.Result:
+def _result(at: Invocation, summary: "Summary") -> output.Result:
     data = as_json(summary)
     exit_code = EXIT_CODES.get(summary.stopped or "", DatabaseFailed.exit_code if summary.misfits else 0)
-    if stop.is_abort:
-        exit_code = 128 + stop.signals[1]
+    if at.stop.aborted_by is not None:
+        exit_code = 128 + at.stop.aborted_by
     lines = [] if at.printer.quiet else _lines(summary)  # also in trouble: that is said once, as a warning
     return output.Note(data, lines, exit_code=exit_code, warnings=_warnings(at, summary))
 
@@ -188,6 +186,7 @@ def _lines(summary: "Summary") -> list[str]:
 
 def show_plan(at: Invocation, mailing: int | None) -> output.Result:
     """What the next run would do."""
+    at.stop.interrupt()
     from mailer_cli import dispatch
 
     planned = dispatch.plan(at.database, at.now(), mailing)

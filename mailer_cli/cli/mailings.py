@@ -269,6 +269,7 @@ def _create(at: Invocation, plan: "Plan", paused: bool) -> "Overview":
     with at.database.write() as connection:
         now = at.now()  # when it is our turn to write, not when we began to wait for it
         made = mailings.create(connection, plan, paused=paused, now=now, max_text=at.settings.max_text)
+        at.stop.drain()  # whoever is not told that it is there creates it a second time
         return mailings.find(connection, made, now)
 
 

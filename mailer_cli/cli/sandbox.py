@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
         "sandbox",
         example="mailer sandbox --port 8025 --fault 500=0.05 --ledger sent.jsonl",
         exits=(0, 1, 2),
+        drains=True,
     )
     def sandbox(
         at: Invocation,
@@ -47,7 +48,6 @@ def register(app: typer.Typer) -> None:
         """
         import asyncio
         import random
-        import signal
 
         from mailer_cli import sandbox as server
 
@@ -63,9 +63,10 @@ def register(app: typer.Typer) -> None:
             at.printer.announce(output.Note({"url": address, "port": found}, [address]))
 
         async def serve() -> None:
-            stop = asyncio.Event()
-            for each in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(each, stop.set)
+            loop, stop = asyncio.get_running_loop(), asyncio.Event()
+            at.stop.on_change = lambda: loop.call_soon_threadsafe(stop.set)
+            if at.stop.is_asked:
+                stop.set()
             await server.serve(
                 faults,
                 port=port,
@@ -82,6 +83,8 @@ def register(app: typer.Typer) -> None:
             asyncio.run(serve())
         except OSError as error:
             raise Refused(f"the sandbox cannot start: {error.strerror or error}") from error
+        finally:
+            at.stop.on_change = lambda: None  # a signal may come when the loop is closed
         return
 
 

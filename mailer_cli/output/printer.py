@@ -1,16 +1,20 @@
 """Which rendering a result gets in this invocation, and where it goes."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from mailer_cli.errors import DatabaseFailed, Invalid, MailerError
 from mailer_cli.output import plain
 from mailer_cli.output.results import Card, Json, Note, Result, Table, Text
 from mailer_cli.output.safe import clean, clean_lines, dumps
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 
 class Progress(Protocol):
@@ -87,7 +91,8 @@ class Printer:
             return
         from mailer_cli.output import terminal
 
-        with terminal.progress(terminal.console(self.stderr, colour=self.colour)) as shown:
+        shown = terminal.progress(terminal.console(self.stderr, colour=self.colour))
+        with _untroubled(shown):
             task = shown.add_task(clean(label), total=total)
             yield lambda done: shown.update(task, completed=done)
 
@@ -156,6 +161,18 @@ class Printer:
         return terminal.table(terminal.console(self.stdout, colour=self.colour), table)
 
 
+@contextmanager
+def _untroubled(bar: "Bar") -> Iterator[None]:
+    """Show it; where that fails, because the terminal is gone, the work that it is about goes on."""
+    with suppress(OSError):
+        bar.start()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            bar.stop()
+
+
 def _usable(stream: TextIO | None) -> TextIO:
     """The stream, taking every character: a pipe gets UTF-8 whatever the locale says, a terminal that
     lacks a character gets its escape. A closed one (`>&-`) fails when it is written to, as a full one."""
@@ -171,10 +188,15 @@ def _written(stream: TextIO) -> Iterator[None]:
     try:
         yield
         stream.flush()
-    except BrokenPipeError:
-        _let_go(stream)  # `mailer clients list | head` is no error
     except OSError as error:
-        raise unwritten(stream, error) from error
+        if not has_left(error):
+            raise unwritten(stream, error) from error
+        _let_go(stream)  # `mailer clients list | head` is no error
+
+
+def has_left(error: OSError) -> bool:
+    """Whether nobody is there to read: a pipe that was closed, or a terminal."""
+    return isinstance(error, BrokenPipeError) or error.errno == errno.EIO
 
 
 def unwritten(stream: TextIO, error: OSError) -> DatabaseFailed:
