@@ -209,6 +209,7 @@ class Mailing(SQLModel, table=True):
     refused_runs: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     turn: MailingTurn | None = Field(default=None, sa_type=Text)  # None: nothing of it waits
     next_due_at: datetime | None = None  # unless it is its turn now, nothing of it goes before
+    restored_at: datetime | None = None  # out of a backup, and nobody has said yet what was sent since that
 
 
 class Run(SQLModel, table=True):

@@ -58,8 +58,8 @@ def attempt(connection: Connection, message_id: int, run_id: int, outcome: Outco
     )
     status = {None: "sending", Outcome.OK: "sent", Outcome.UNKNOWN: "unknown"}[outcome]
     connection.exec_driver_sql(
-        "UPDATE message SET status = ?, attempts = 1, phone = 79160000000, wording_id = 1, run_id = ?,"
-        " sent_at = ?, unknowns = ? WHERE id = ?",
+        "UPDATE message SET status = ?, attempts = 1, wording_id = 1, run_id = ?,"
+        " phone = (SELECT phone FROM client WHERE id = client_id), sent_at = ?, unknowns = ? WHERE id = ?",
         (
             status,
             None if outcome else run_id,

@@ -537,6 +537,24 @@ ONE_NUMBER = (
         ("tests/test_stop_list.py",),
     ),
     Mutant(
+        "a resume sends again what has begun since the backup",
+        changes("mailings/steering.py", ("    if doubted and not sure:\n", "    if False:\n")),
+        (RESTORE,),
+    ),
+    Mutant(
+        "a top-up after a restore adds whoever was added since",
+        changes("mailings/steering.py", ("if found.restored_at is not None and not sure:", "if False:")),
+        (RESTORE,),
+    ),
+    Mutant(
+        "what waited in the backup is free",
+        changes(
+            "outbox/restore.py",
+            ('"outcome": literal(Outcome.UNKNOWN.value),', '"outcome": literal("released"),'),
+        ),
+        (RESTORE,),
+    ),
+    Mutant(
         "a block forgets the number that a repeat is bound to",
         changes("clients/change.py", ("& outbox.doubtful()", "& (col(Message.id) < 0)")),
         (NUMBERS,),

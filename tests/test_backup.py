@@ -178,8 +178,8 @@ def test_what_waited_or_was_in_flight_is_unknown_after_a_restore(mailer: Mailer,
     assert reasons == [(None,), ("restored",)]
     assert query(database, "SELECT outcome FROM attempt ORDER BY message_id") == [
         ("ok",),
-        ("unknown",),
-        ("unknown",),
+        *[("unknown",)]
+        * 4,  # one before, one in flight, and two of which nobody knows whether they were made
     ]
     mailer("db", "check")
 
@@ -231,7 +231,8 @@ def test_runs_that_had_not_ended_are_ended_by_a_restore(mailer: Mailer, database
     a_campaign(database)
     mailer("db", "backup", "copy.db")
     mailer("db", "restore", "copy.db", "--yes")
-    assert query(database, "SELECT stopped, ended_at IS NULL FROM run") == [("restored", 0)]
+    runs = query(database, "SELECT DISTINCT stopped, ended_at IS NULL FROM run")
+    assert runs == [("restored", 0)]
 
 
 def test_ids_that_were_given_after_the_backup_are_never_given_again(

@@ -15,7 +15,7 @@ from mailer_cli.idle import lock_of
 from tests.campaign import a_campaign, statuses
 from tests.conftest import TOKEN, Mailer
 
-HEADER = "phone,operator_code,tag,timezone\n"
+HEADER = "phone,operator_code,tag,timezone,status\n"
 GOOD, BAD = "phone\n79161234501\n", "phone\n79161234501\nx\n"
 
 
@@ -262,7 +262,7 @@ def test_a_list_on_standard_output_by_its_name_is_nothing_but_the_list(imported:
         out.write(b"before\n")
         out.flush()
         assert run("clients", "export", "/dev/stdout", capture_output=False, stdout=out).returncode == 0
-    assert Path("out").read_text() == f"before\n{HEADER}79161234501,916,,UTC\n"
+    assert Path("out").read_text() == f"before\n{HEADER}79161234501,916,,UTC,active\n"
 
 
 @pytest.fixture
@@ -276,7 +276,7 @@ def test_what_is_open_already_goes_on_where_it_is(imported: None) -> None:
         out.flush()
         name = f"/dev/fd/{out.fileno()}"
         assert run("clients", "export", name, pass_fds=[out.fileno()]).returncode == 0
-    assert Path("out").read_text() == f"before\n{HEADER}79161234501,916,,UTC\n"
+    assert Path("out").read_text() == f"before\n{HEADER}79161234501,916,,UTC,active\n"
 
 
 @pytest.mark.parametrize(

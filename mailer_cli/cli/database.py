@@ -14,8 +14,10 @@ from mailer_cli.cli.mailing_views import counted
 from mailer_cli.errors import Invalid
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
+    from mailer_cli.outbox import Started
     from mailer_cli.retention import Purged
 
 db = typer.Typer(no_args_is_help=True, help="The database: upgrade, check, backup, restore, purge.")
@@ -143,7 +145,8 @@ def restore(
     """Put a backup in the place of the database. The replaced one is kept beside it.
 
     Open mailings are paused. What waited in the backup may have been sent since, so it becomes unknown;
-    `mailer mailings retry ID --status unknown` gives it back to the queue.
+    `mailer mailings retry ID --status unknown` gives it back to the queue. A mailing that has begun since the
+    backup may have been sent whole: it is named, and resume asks.
     """
     from mailer_cli import backup as copies
 
@@ -156,11 +159,22 @@ def restore(
         *([f"kept what it was as {done.kept}"] if done.kept else []),
         f"{after.paused} mailings paused, {after.unknown} messages unknown, {after.pending} pending",
         "clients and the stop list are those of the backup",
+        *_may_be_sent(at, after.started),
         "next: mailer mailings list --status paused; look at each before mailer mailings resume ID",
     ]
     found = {"database": at.settings.database, "kept": str(done.kept) if done.kept else None}
     counts = {"paused": after.paused, "unknown": after.unknown, "pending": after.pending}
-    return output.Note(found | {"schema_before": done.schema_before} | counts, lines)
+    started = {"may_be_sent": [each.mailing_id for each in after.started]}
+    return output.Note(found | {"schema_before": done.schema_before} | counts | started, lines)
+
+
+def _may_be_sent(at: Invocation, started: "Sequence[Started]") -> list[str]:
+    """What a restore cannot know, of each mailing of which the backup knew only that it was to start."""
+    return [
+        f"mailing {each.mailing_id} was to start {at.show_time(each.start_at)}, and may have been sent since"
+        " the backup: resume asks"
+        for each in started
+    ]
 
 
 @command(

@@ -38,6 +38,7 @@ def card(
         *plan_lines(at, mailing.plan).items(),
         ("created", at.show_time(mailing.created_at)),
         *paused,
+        *([("restored", "it may have been sent since the backup")] if mailing.may_be_sent else []),
         *cancelled,
         ("messages", f"{mailing.total:,}" if mailing.fixed_at else "none yet: the start fixes who gets it"),
         *(purged if mailing.purged_at else []),

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
@@ -158,14 +159,32 @@ def pause(at: Invocation, ids: options.Ids = None, everything: options.Everythin
 
 
 @command(group, "resume", example="mailer mailings resume 5", changes="mailing_id")
-def resume(at: Invocation, ids: options.Ids = None, everything: options.Everything = False) -> output.Result:
+def resume(
+    at: Invocation, ids: options.Ids = None, everything: options.Everything = False, yes: Yes = False
+) -> output.Result:
     """Wake mailings that are paused.
 
-    They go on with the next run of mailer dispatch. Repeating is safe.
+    They go on with the next run of mailer dispatch. One that may have been sent since the backup that it came
+    out of is asked about. Repeating is safe.
     """
     from mailer_cli import mailings
 
-    return _steer(at, mailings.resume, _asked(ids, everything), "awake; to stop it: mailer mailings pause")
+    asked = _asked(ids, everything)
+    if not yes:
+        with at.database.read() as connection:
+            chosen = mailings.resumable(connection, asked, at.now())
+        doubted = [mailings.maybe_sent(each) for each in chosen if each.may_be_sent]
+        yes = bool(doubted) and _is_sure(at, f"{'; '.join(doubted)}. Resume?")
+    act = partial(mailings.resume, sure=yes)
+    return _steer(at, act, asked, "awake; to stop it: mailer mailings pause")
+
+
+def _is_sure(at: Invocation, question: str) -> bool:
+    """Whether the operator says yes; where nobody can be asked the refusal says what is the matter."""
+    if not at.printer.can_ask:
+        return False
+    confirm(at, question, False)
+    return True
 
 
 @command(group, "cancel", example="mailer mailings cancel 5 --yes", changes="mailing_id")
@@ -202,16 +221,18 @@ def remove(at: Invocation, mailing: options.Id, yes: Yes = False) -> output.Resu
 
 
 @command(group, "top-up", example="mailer mailings top-up 5", changes="mailing_id")
-def top_up(at: Invocation, mailing: options.Id) -> output.Result:
+def top_up(at: Invocation, mailing: options.Id, yes: Yes = False) -> output.Result:
     """Add the clients who match now and joined later.
 
     An audience is fixed when a mailing starts. A number that has got it, or may have, gets no second one.
-    Repeating is safe.
+    Repeating is safe. After a restore it is asked, since nobody knows who was added after the backup.
     """
     from mailer_cli import mailings
 
+    if not yes and _find(at, mailing).restored_at is not None:
+        yes = _is_sure(at, f"Whoever was added to mailing {mailing} after the backup gets it again. Top up?")
     with at.database.write() as connection:
-        found, added = mailings.top_up(connection, mailing, at.now())
+        found, added = mailings.top_up(connection, mailing, at.now(), sure=yes)
     notes = [f"{views.counted(added.waiting, 'message')} added", *views.already_sent(added.already_sent)]
     return _counting(views.card(at, found, notes), added=added.waiting, already_sent=added.already_sent)
 
@@ -235,7 +256,7 @@ def retry(
 
     with at.database.write() as connection:
         found, retried = mailings.retry(connection, mailing, MessageStatus(status), reason, at.now())
-    doubtful = status == "unknown" and retried.again > 0
+    doubtful = retried.again > 0 and (status == "unknown" or found.restored_at is not None)
     warnings = ["some of them may have been delivered, and may be delivered again"] if doubtful else []
     card = views.card(at, found, views.retried(status, retried), warnings)
     return _counting(card, retried=retried.again, already_sent=retried.already_sent)
@@ -293,7 +314,9 @@ def _created(at: Invocation, mailing: "Overview", dispatch: bool) -> output.Card
 
 def _edit_warnings(at: Invocation, done: "Edited") -> tuple[str, ...]:
     lost = "filter" in done.changes() and not (done.mailing.fixed_at or _matching(at, done.mailing))
-    return (f"no client matches mailing {done.mailing.id} now",) if lost else ()
+    nobody = (f"no client matches mailing {done.mailing.id} now",) if lost else ()
+    again = f"mailing {done.mailing.id} came out of a backup: those added may have got it since"
+    return (*nobody, again) if done.added and done.mailing.restored_at is not None else nobody
 
 
 def _matching(at: Invocation, mailing: "Overview") -> int:

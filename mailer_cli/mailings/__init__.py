@@ -9,7 +9,18 @@ steering.py  pause, resume, cancel, remove; more clients, another try
 from mailer_cli.mailings.edits import Edit, Edited, edit
 from mailer_cli.mailings.overview import Overview, as_json, find, listed, status_of
 from mailer_cli.mailings.plan import Plan, check, create
-from mailer_cli.mailings.steering import cancel, pause, remember, remove, resume, retry, stoppable, top_up
+from mailer_cli.mailings.steering import (
+    cancel,
+    maybe_sent,
+    pause,
+    remember,
+    remove,
+    resumable,
+    resume,
+    retry,
+    stoppable,
+    top_up,
+)
 
 __all__ = [
     "Edit",
@@ -23,9 +34,11 @@ __all__ = [
     "edit",
     "find",
     "listed",
+    "maybe_sent",
     "pause",
     "remember",
     "remove",
+    "resumable",
     "resume",
     "retry",
     "status_of",

@@ -72,6 +72,12 @@ class Overview:
     counts: Counts
     seen_at: datetime
     refused_runs: int = 0
+    restored_at: datetime | None = None
+
+    @property
+    def may_be_sent(self) -> bool:
+        """Whether it may have been sent, whole, since the backup that it came out of."""
+        return self.restored_at is not None and self.fixed_at is None
 
     @property
     def pause_reason(self) -> str | None:
@@ -200,4 +206,5 @@ def _overview(row: Row[Mailing, str], counts: Counts, now: datetime) -> Overview
         counts=counts,
         seen_at=now,
         refused_runs=row.refused_runs,
+        restored_at=row.restored_at,
     )

@@ -32,17 +32,33 @@ def pause(connection: Connection, mailing_ids: Sequence[int] | None, now: dateti
     return _again(connection, chosen)
 
 
-def resume(connection: Connection, mailing_ids: Sequence[int] | None, now: datetime) -> list[Overview]:
+def resume(
+    connection: Connection, mailing_ids: Sequence[int] | None, now: datetime, *, sure: bool = False
+) -> list[Overview]:
     """Wake these, or with None all that are paused. Repeating is safe.
 
-    Raises: Refused.
+    Raises: Refused, also when one may have been sent since the backup that it came out of, unless `sure`.
     """
-    sleeping = _chosen(connection, mailing_ids, (MailingStatus.PAUSED,), now)
-    chosen = [require_open(each, "resumed") for each in sleeping]
+    chosen = resumable(connection, mailing_ids, now)
+    doubted = [each for each in chosen if each.may_be_sent]
+    if doubted and not sure:
+        raise Refused(maybe_sent(doubted[0]), f"mailer mailings resume {doubted[0].id} --yes")
     asleep = [each.id for each in chosen if each.paused_at is not None]
     _mark(connection, asleep, paused_at=None, updated_at=now)
+    _mark(connection, [each.id for each in doubted], restored_at=None)
     _mark(connection, [each.id for each in chosen if each.refused_runs], refused_runs=0)
     return _again(connection, chosen)
+
+
+def resumable(connection: Connection, mailing_ids: Sequence[int] | None, now: datetime) -> list[Overview]:
+    """What `resume` would wake, and what is awake. Raises: Refused."""
+    sleeping = _chosen(connection, mailing_ids, (MailingStatus.PAUSED,), now)
+    return [require_open(each, "resumed") for each in sleeping]
+
+
+def maybe_sent(found: Overview) -> str:
+    """Why a mailing that came out of a backup must not go on by itself."""
+    return f"mailing {found.id} had not begun in the backup: it may have been sent, whole, since then"
 
 
 def remember(
@@ -96,17 +112,26 @@ def remove(connection: Connection, mailing_id: int, now: datetime) -> Overview:
     return gone
 
 
-def top_up(connection: Connection, mailing_id: int, now: datetime) -> tuple[Overview, Added]:
+def top_up(
+    connection: Connection, mailing_id: int, now: datetime, *, sure: bool = False
+) -> tuple[Overview, Added]:
     """Add the clients who match now and have no message yet. Repeating is safe.
 
-    Raises: Refused when the audience is not fixed, or nothing more can be sent.
+    Raises: Refused when the audience is not fixed, or nothing more can be sent; or when some may have been
+    added since the backup that it came out of, unless `sure`.
     """
     found = require_time(find(connection, mailing_id, now), "topped up")
     if found.fixed_at is None:
         raise Refused(
             f"mailing {mailing_id} has no audience yet: whoever matches when it starts will be in it"
         )
+    if found.restored_at is not None and not sure:
+        raise Refused(
+            f"mailing {mailing_id} came out of a backup: whoever was added since would get it again",
+            f"mailer mailings top-up {mailing_id} --yes",
+        )
     added = audience.top_up(connection, mailing_id, now)
+    _mark(connection, [mailing_id], restored_at=None)
     return find(connection, mailing_id, now), added
 
 

@@ -32,7 +32,7 @@ from mailer_cli.outbox.number import ALREADY_SENT, doubtful, is_free, served, un
 from mailer_cli.outbox.pace import LEAD, MOST_AHEAD, Lead
 from mailer_cli.outbox.record import Verdict, record
 from mailer_cli.outbox.rest import fixed, has_due, may_be_due, settle
-from mailer_cli.outbox.restore import AfterRestore, after_restore
+from mailer_cli.outbox.restore import AfterRestore, Started, after_restore
 from mailer_cli.outbox.runs import Counts, begin_run, dead_runs, end_run, recover
 from mailer_cli.outbox.turns import GUARD, forget, waiting
 from mailer_cli.outbox.zones import unknown_zones
@@ -52,6 +52,7 @@ __all__ = [
     "Leave",
     "Misfit",
     "Retried",
+    "Started",
     "Verdict",
     "after_restore",
     "begin_run",

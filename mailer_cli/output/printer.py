@@ -67,6 +67,10 @@ class Printer:
         if error.hint:
             self._tell(f"hint: {clean(error.hint)}")
 
+    @property
+    def can_ask(self) -> bool:
+        return sys.stdin is not None and sys.stdin.isatty() and self.stderr.isatty()
+
     def confirm(self, question: str, *, yes: bool) -> bool:
         """Ask on a terminal; without one only `--yes` is a yes.
 
@@ -74,7 +78,7 @@ class Printer:
         """
         if yes:
             return True
-        if sys.stdin is None or not (sys.stdin.isatty() and self.stderr.isatty()):
+        if not self.can_ask:
             raise Invalid("this needs a yes, and there is no terminal to ask on", "add --yes")
         print(f"{clean(question)} [y/N] ", end="", file=self.stderr, flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
