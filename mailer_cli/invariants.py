@@ -53,6 +53,24 @@ INVARIANTS = (
         """,
     ),
     Invariant(
+        "turns",
+        "a mailing of which something waits has a turn, and no later one than the first of that may go",
+        """
+        SELECT count(*) FROM (
+            SELECT mailing.*, looked_at, (
+                SELECT min(due_at) FROM message WHERE mailing_id = mailing.id AND status = 'pending'
+            ) AS first_due_at
+            FROM mailing, gateway
+        ) AS waiting
+        WHERE first_due_at IS NOT NULL AND (
+            turn IS NULL OR turn NOT IN ('now', 'held', 'later') OR next_due_at IS NULL
+            OR (turn = 'later' AND next_due_at >= '9998-01-01' AND end_at > datetime(looked_at, '+3 seconds'))
+            OR (turn = 'later' AND next_due_at < '9998-01-01' AND window_from IS NULL
+                AND next_due_at > first_due_at AND next_due_at > start_at)
+        )
+        """,
+    ),
+    Invariant(
         "owner",
         "what is being sent is owned by a run that has not ended",
         """

@@ -870,6 +870,79 @@ WISHES = (
     ),
 )
 
+T = "tests/test_turns.py"
+WHOSE = "outbox/turns.py"
+TURNS_IN_TIME = (
+    Mutant(
+        "a mailing sleeps on when a message waits again",
+        changes(
+            "migrations/versions/0007_turns.py", ("WHEN NEW.status = 'pending'", "WHEN NEW.status = 'x'")
+        ),
+        (f"{T}::test_a_repeat_that_comes_back_to_a_mailing_asleep_wakes_it", MACHINE),
+    ),
+    Mutant(
+        "a mailing sleeps on when its zone changes",
+        changes(
+            "migrations/versions/0007_turns.py", ("OF status, due_at, timezone ON", "OF status, due_at ON")
+        ),
+        (f"{T}::test_what_opens_its_window_wakes_it", MACHINE),
+    ),
+    Mutant(
+        "a mailing sleeps on when its plan changes",
+        changes("migrations/versions/0007_turns.py", ("WHEN NEW.turn IS NOT NULL", "WHEN NEW.turn = 'x'")),
+        (f"{T}::test_a_later_end_wakes_what_was_too_near_its_end", MACHINE),
+    ),
+    Mutant(
+        "a mailing sleeps on when it is topped up",
+        changes(
+            "audience.py",
+            (
+                """already)
+    outbox.fixed(connection, mailing_id, now)
+""",
+                "already)\n",
+            ),
+        ),
+        (f"{T}::test_a_top_up_wakes_what_slept_for_others",),
+    ),
+    Mutant(
+        "a mailing sleeps by the word of a clock that was ahead",
+        changes(CLAIM, ("        turns.wake_all(connection, now)\n", "        pass\n")),
+        (f"{T}::test_a_clock_that_was_ahead_lets_nothing_sleep", MACHINE),
+    ),
+    Mutant(
+        "a mailing sleeps past the opening of its window",
+        changes(REST, ("    return opens_at if closes_at > opens_at + GUARD else", "    return")),
+        (f"{T}::test_it_sleeps_to_the_opening_of_its_window_and_not_longer", MACHINE),
+    ),
+    Mutant(
+        "sleepers are not woken",
+        changes(CLAIM, ("seen.has_ripe and turns.wake(connection, now)", "False")),
+        (f"{T}::test_it_sleeps_to_the_opening_of_its_window_and_not_longer",),
+    ),
+    Mutant(
+        "whoever is awake in vain ends the run",
+        changes(CLAIM, (" or found.is_cut", "")),
+        (f"{T}::test_thousands_that_are_awake_in_vain_keep_nobody_from_his_turn",),
+    ),
+    Mutant(
+        "a turn asks all mailings that are awake",
+        changes(WHOSE, ("(col(Mailing.id)).limit(_COUNT).subquery())", "(col(Mailing.id)).subquery())")),
+        (f"{T}::test_a_turn_costs_the_same_whoever_else_is_open",),
+    ),
+    Mutant(
+        "a rate holds nothing back for long",
+        changes(
+            REST,
+            (
+                '        return Rest(turn.row["id"], MailingTurn.HELD,',
+                '        return Rest(turn.row["id"], MailingTurn.NOW,',
+            ),
+        ),
+        (f"{T}::test_what_a_rate_holds_back_is_waited_for_and_no_longer_than_it_is_due",),
+    ),
+)
+
 MUTANTS = {
     each.name: each
     for some in list(globals().values())

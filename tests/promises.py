@@ -26,6 +26,7 @@ def check(world: Any) -> None:
     judge.check_i10_counters_equal_the_attempts(world)
     judge.check_i11_limits_are_kept(world, world.limits.failures, world.limits.unknowns)
     check_zones_follow(world)
+    check_what_may_go_is_looked_at(world)
     check_doctor_is_content(world)
 
 
@@ -86,6 +87,21 @@ def check_zones_follow(world: World) -> None:
         WHERE status IN ('pending', 'sending') AND NOT {BOUND} AND message.timezone <> client.timezone
     """)
     assert astray == []
+
+
+def check_what_may_go_is_looked_at(world: World) -> None:
+    """No mailing sleeps of which something may be claimed; that a clock was set, a claim has to notice."""
+    wanted, unwanted = world._claimable()
+    asleep = world.query(
+        """
+        SELECT message.id, turn, next_due_at FROM message JOIN mailing ON mailing.id = mailing_id, gateway
+        WHERE status = 'pending' AND coalesce(looked_at, '') <= ?
+          AND coalesce(turn = 'later' AND next_due_at > ?, TRUE)
+        """,
+        judge.stored(world.now),
+        judge.stored(world.now),
+    )
+    assert [each for each in asleep if each[0] in wanted | unwanted] == []
 
 
 def check_doctor_is_content(world: World) -> None:

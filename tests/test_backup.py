@@ -426,6 +426,7 @@ def test_every_rule_is_seen_to_be_broken(mailer: Mailer, database: Database) -> 
     breakages = {
         "tally": "UPDATE tally SET messages = messages + 1 WHERE status = 'expired'",
         "purged": "UPDATE mailing SET purged_at = updated_at",
+        "turns": "UPDATE mailing SET turn = NULL",
         "owner": "UPDATE run SET ended_at = started_at",
         "in flight": "UPDATE attempt SET ended_at = started_at, outcome = 'not_sent' WHERE outcome IS NULL",
         "sent": f"UPDATE attempt SET outcome = 'not_sent' WHERE message_id = {ids['sent']}",

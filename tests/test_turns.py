@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, event, select, text
 from sqlmodel import col
 
-from mailer_cli import audience, outbox
+from mailer_cli import audience, mailings, outbox
 from mailer_cli.database import Database
 from mailer_cli.idle import HAS_WORK
 from mailer_cli.models import Mailing
@@ -35,8 +35,9 @@ def database(tmp_path: Path) -> Database:
 def fill(connection: Connection, messages: int = 1, **columns: Any) -> int:
     """A mailing whose audience is fixed; its id."""
     tag = f"tag {connection.exec_driver_sql('SELECT count(*) FROM mailing').scalar_one()}"
+    tag = columns.get("tags", (tag,))[0]
     add_clients(connection, messages, tag=tag)
-    mailing = add_mailing(connection, now=NOW, tags=(tag,), **{"end_at": NOW + 48 * HOUR, **columns})
+    mailing = add_mailing(connection, now=NOW, **{"tags": (tag,), "end_at": NOW + 48 * HOUR, **columns})
     assert audience.fix(connection, mailing, NOW) == messages
     return mailing
 
@@ -218,3 +219,154 @@ def test_the_words_of_the_indexes_are_those_of_the_models(database: Database) ->
         found = connection.execute(text("SELECT id FROM mailing WHERE turn = 'now'")).scalars().all()
         assert list(found) == [mailing]
         assert col(Mailing.turn).type.python_type is str
+
+
+# All at once
+
+
+@pytest.mark.parametrize("word", ["pause", "resume", "cancel"])
+def test_a_word_to_all_takes_as_many_statements_for_thousands_as_for_one(
+    database: Database, word: str
+) -> None:
+    found = []
+    for others in OTHERS:
+        with database.write() as connection:
+            copies(connection, fill(connection, **CLOSED), others)
+            if word == "resume":
+                mailings.pause(connection, None, NOW)
+            with counted(database, connection) as cost:
+                steered = getattr(mailings, word)(connection, None, NOW)
+            assert len(steered) == others + 1
+            connection.rollback()
+        found.append(cost.statements)
+    assert len(set(found)) == 1, found
+
+
+def test_what_was_cancelled_leaves_nothing_to_look_at(database: Database) -> None:
+    with database.write() as connection:
+        copies(connection, fill(connection), 10)
+        mailings.cancel(connection, None, NOW)
+        assert set(connection.execute(text("SELECT turn FROM mailing")).scalars()) == {None}
+        assert not outbox.may_be_due(connection, NOW)
+        assert not outbox.has_overdue(connection, NOW)
+
+
+# Who sleeps is woken in time
+
+
+def turn_of(connection: Connection, mailing: int) -> tuple[str | None, datetime | None]:
+    row = connection.execute(
+        select(col(Mailing.turn), col(Mailing.next_due_at)).where(col(Mailing.id) == mailing)
+    ).one()
+    return row.turn, row.next_due_at
+
+
+def asleep(connection: Connection, **columns: Any) -> int:
+    """A mailing that a claim lets sleep until its window opens, or until its end is no longer so near."""
+    mailing = fill(connection, **columns)
+    assert not claim(connection).claimed
+    assert turn_of(connection, mailing)[0] == "later"
+    return mailing
+
+
+def test_it_sleeps_to_the_opening_of_its_window_and_not_longer(database: Database) -> None:
+    with database.write() as connection:
+        mailing = asleep(connection, **CLOSED)
+        opens_at = NOW.replace(hour=22)  # 01:00 in Moscow
+        assert turn_of(connection, mailing) == ("later", opens_at)
+        assert not claim(connection, at=opens_at - SECOND / 1000).claimed
+        assert len(claim(connection, at=opens_at).claimed) == 1
+
+
+def test_a_repeat_that_comes_back_to_a_mailing_asleep_wakes_it(database: Database) -> None:
+    with database.write() as connection:
+        mailing = fill(connection, 2)
+        first, second = claim(connection).claimed
+        assert not claim(connection).claimed
+        assert turn_of(connection, mailing) == (None, None)
+        for each, due_at in ((first, NOW + 60 * SECOND), (second, NOW + 9 * SECOND)):
+            back = "UPDATE message SET status = 'pending', run_id = NULL, due_at = :due WHERE id = :id"
+            connection.execute(text(back), {"due": stored(due_at), "id": each.message_id})
+            assert not claim(connection).claimed
+            assert turn_of(connection, mailing) == ("later", due_at)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE mailing SET window_from = NULL, window_to = NULL",
+        "UPDATE mailing SET window_from = 660, window_to = 780",
+        "UPDATE message SET timezone = 'Asia/Kamchatka'",  # 21:00 there
+    ],
+)
+def test_what_opens_its_window_wakes_it(database: Database, change: str) -> None:
+    with database.write() as connection:
+        asleep(connection, window_from=20 * 60, window_to=22 * 60)
+        connection.exec_driver_sql(change)
+        assert len(claim(connection).claimed) == 1
+
+
+def test_a_later_end_wakes_what_was_too_near_its_end(database: Database) -> None:
+    with database.write() as connection:
+        mailing = asleep(connection, end_at=NOW + SECOND)
+        connection.execute(text("UPDATE mailing SET end_at = :at"), {"at": stored(NOW + HOUR)})
+        assert [each.mailing_id for each in claim(connection).claimed] == [mailing]
+
+
+def test_a_top_up_wakes_what_slept_for_others(database: Database) -> None:
+    with database.write() as connection:
+        mailing = fill(connection, tags=("all",))
+        claim(connection)
+        assert not claim(connection).claimed
+        add_clients(connection, 3, tag="all")
+        audience.top_up(connection, mailing, NOW)
+        assert len(claim(connection).claimed) == 3
+
+
+def test_a_clock_that_was_ahead_lets_nothing_sleep(database: Database) -> None:
+    with database.write() as connection:
+        mailing = fill(connection, window_from=11 * 60, window_to=13 * 60)
+        ahead = NOW + 4 * HOUR
+        assert not claim(connection, at=ahead).claimed
+        assert turn_of(connection, mailing) == ("later", NOW + 23 * HOUR)
+        assert outbox.has_ahead(connection, NOW)
+        assert len(claim(connection, at=NOW).claimed) == 1
+        assert not outbox.has_ahead(connection, NOW)
+
+
+def test_what_a_rate_holds_back_is_waited_for_and_no_longer_than_it_is_due(database: Database) -> None:
+    with database.write() as connection:
+        mailing = fill(connection, 2, rate=0.1)
+        batch = claim(connection)
+        assert len(batch.claimed) == 1
+        assert turn_of(connection, mailing) == ("held", batch.held_until)
+        assert claim(connection, at=NOW + SECOND).held_until == batch.held_until
+        connection.exec_driver_sql("UPDATE message SET status = 'cancelled' WHERE status = 'pending'")
+        assert claim(connection, at=NOW + SECOND).held_until is None
+        assert turn_of(connection, mailing) == (None, None)
+
+
+def test_thousands_that_are_awake_in_vain_keep_nobody_from_his_turn(database: Database) -> None:
+    with database.write() as connection:
+        copies(connection, fill(connection, priority=9, **CLOSED), 1_000)
+        wanted = fill(connection)
+        connection.exec_driver_sql("UPDATE mailing SET turn = 'now'")
+        for _ in range(9):
+            batch = claim(connection, 2)
+            if batch.claimed:
+                break
+            assert batch.held_until == NOW  # it is not over: look on
+        assert [each.mailing_id for each in batch.claimed] == [wanted]
+        assert claim(connection, 2).held_until is None
+
+
+def test_more_sleepers_than_one_claim_wakes_are_all_woken(database: Database) -> None:
+    with database.write() as connection:
+        mailing = asleep(connection, **CLOSED)
+        copies(connection, mailing, 2 * turns.WOKEN)
+        later = NOW.replace(hour=22)
+        batch = claim(connection, at=later)
+        assert (len(batch.claimed), batch.held_until) == (4, later)
+        claim(connection, at=later)
+        claim(connection, at=later)
+        assert set(connection.execute(text("SELECT turn FROM mailing")).scalars()) <= {"now", None}

@@ -22,6 +22,12 @@ def numbers(name: str) -> Select[Any]:
     return select(func.json_each(bindparam(name)).table_valued("value", name=f"given_{name}").c.value)
 
 
+def these(values: Iterable[int]) -> Select[Any]:
+    """The integers themselves, for an IN: however many they are, they are one parameter."""
+    given: ColumnElement[str] = bindparam(None, packed_numbers(values), unique=True)
+    return select(func.json_each(given).table_valued("value", name="these").c.value)
+
+
 def packed(rows: Iterable[Sequence[str | int | None]]) -> str:
     """The parameter for `columns`."""
     return json.dumps(list(rows))

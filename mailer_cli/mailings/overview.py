@@ -10,6 +10,7 @@ from sqlmodel import col
 
 from mailer_cli.audience import Filter
 from mailer_cli.database import Database
+from mailer_cli.database.rows import these
 from mailer_cli.errors import Refused
 from mailer_cli.mailings.plan import Plan
 from mailer_cli.models import Mailing, MailingStatus, MessageStatus, Tally, Wording
@@ -177,7 +178,7 @@ def _counts(connection: Connection, mailing_ids: Sequence[int]) -> dict[int, dic
     counts = {each: dict.fromkeys(MessageStatus, 0) for each in mailing_ids}
     statement = select(col(Tally.mailing_id), col(Tally.status), col(Tally.messages))
     for mailing_id, status, messages in connection.execute(
-        statement.where(col(Tally.mailing_id).in_(mailing_ids))
+        statement.where(col(Tally.mailing_id).in_(these(mailing_ids)))
     ):
         counts[mailing_id][MessageStatus(status)] = messages
     return counts

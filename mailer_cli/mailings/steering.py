@@ -12,6 +12,7 @@ from sqlmodel import col
 
 from mailer_cli import audience, outbox
 from mailer_cli.audience import Added
+from mailer_cli.database.rows import these
 from mailer_cli.errors import Refused
 from mailer_cli.mailings.overview import REFUSED_RUNS, Overview, find, overviews
 from mailer_cli.models import Mailing, MailingStatus, Message, MessageStatus
@@ -88,7 +89,8 @@ def cancel(connection: Connection, mailing_ids: Sequence[int] | None, now: datet
     chosen = stoppable(connection, mailing_ids, now)
     alive = [each.id for each in chosen if each.cancelled_at is None]
     _mark(connection, alive, cancelled_at=now, updated_at=now)
-    outbox.cancel(connection, col(Message.mailing_id).in_(alive), "mailing cancelled")
+    outbox.cancel(connection, col(Message.mailing_id).in_(these(alive)), "mailing cancelled")
+    outbox.forget(connection, col(Mailing.id).in_(these(alive)))
     return _again(connection, chosen)
 
 
@@ -107,6 +109,7 @@ def remove(connection: Connection, mailing_id: int, now: datetime) -> Overview:
     if found.status in OPEN:
         _mark(connection, [found.id], cancelled_at=now)
     outbox.cancel(connection, col(Message.mailing_id) == mailing_id, "mailing removed")
+    outbox.forget(connection, col(Mailing.id) == mailing_id)
     (gone,) = _again(connection, [found])
     _mark(connection, [found.id], removed_at=now, updated_at=now)
     return gone
@@ -184,14 +187,23 @@ def _chosen(
     connection: Connection, mailing_ids: Sequence[int] | None, among: Collection[MailingStatus], now: datetime
 ) -> list[Overview]:
     if mailing_ids is not None:
-        return [find(connection, each, now) for each in dict.fromkeys(mailing_ids)]
+        return _found(connection, dict.fromkeys(mailing_ids), now)
     living = (col(Mailing.removed_at).is_(None), col(Mailing.end_at) > now)
     return [each for each in overviews(connection, now, *living) if each.status in among]
 
 
-def _again(connection: Connection, seen: Iterable[Overview]) -> list[Overview]:
-    return [find(connection, each.id, each.seen_at) for each in seen]
+def _again(connection: Connection, seen: Sequence[Overview]) -> list[Overview]:
+    ids = [each.id for each in seen]
+    return _found(connection, ids, seen[0].seen_at) if seen else []
+
+
+def _found(connection: Connection, mailing_ids: Iterable[int], now: datetime) -> list[Overview]:
+    """All at once, in the order given. Raises: Refused."""
+    ids = list(mailing_ids)
+    there = (col(Mailing.id).in_(these(ids)), col(Mailing.removed_at).is_(None))
+    found = {each.id: each for each in overviews(connection, now, *there)}
+    return [found.get(each) or find(connection, each, now) for each in ids]
 
 
 def _mark(connection: Connection, mailing_ids: Sequence[int], **values: datetime | int | None) -> None:
-    connection.execute(update(Mailing).where(col(Mailing.id).in_(mailing_ids)).values(values))
+    connection.execute(update(Mailing).where(col(Mailing.id).in_(these(mailing_ids))).values(values))
