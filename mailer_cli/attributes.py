@@ -19,6 +19,14 @@ CODE = re.compile(r"\d{3}", re.ASCII)
 UNWANTED = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: controls, halves of characters, line separators
 
 
+class BadAttribute(Invalid):
+    """A value that cannot be a client's; its kind is what it has in common with others."""
+
+    def __init__(self, what: str, value: str, fault: str, hint: str | None = None) -> None:
+        super().__init__(f"{what} {_quoted(value)} {fault}", hint)
+        self.kind = f"{what} {fault}"
+
+
 def parse_phone(value: str) -> int:
     """The phone as it is stored. Raises: Invalid with the reason."""
     if len(value) == 11 and value[0] == "7" and value.isascii() and value.isdecimal():
@@ -28,7 +36,7 @@ def parse_phone(value: str) -> int:
         written = re.split("[.,]", written)[0]
     match = PHONE.fullmatch(BETWEEN_DIGITS.sub("", written))
     if match is None or FRACTION.fullmatch(written):
-        raise Invalid(f"phone {_quoted(value)} {_fault(written)}", PHONE_HINT)
+        raise BadAttribute("phone", value, _fault(written), PHONE_HINT)
     return int(f"7{match[1]}")
 
 
@@ -59,7 +67,7 @@ def parse_code(value: str) -> str:
     """Raises: Invalid."""
     code = plain_number(value)
     if not CODE.fullmatch(code):
-        raise Invalid(f"operator code {_quoted(value)} is not three digits", "write 916")
+        raise BadAttribute("operator code", value, "is not three digits", "write 916")
     return code
 
 
@@ -72,7 +80,7 @@ def parse_tag(value: str) -> str:
     """The tag as it is stored and compared; "" is none. Raises: Invalid."""
     tag = plain_cell(value)
     if not tag.isprintable() and any(unicodedata.category(each) in UNWANTED for each in tag):
-        raise Invalid(f"tag {_quoted(value)} has control characters")
+        raise BadAttribute("tag", value, "has control characters")
     return tag
 
 
@@ -80,10 +88,8 @@ def parse_blocked(value: str) -> bool:
     """Whether the status of a listed client is `blocked`; it may be left out. Raises: Invalid."""
     status = plain_cell(value).lower()
     if status not in ("", "active", "blocked"):
-        raise Invalid(
-            f"status {_quoted(value)} is neither active nor blocked",
-            "--ignore status, if it means something else",
-        )
+        hint = "--ignore status, if it means something else"
+        raise BadAttribute("status", value, "is neither active nor blocked", hint)
     return status == "blocked"
 
 

@@ -11,6 +11,7 @@ from sqlmodel import col
 from mailer_cli import clients
 from mailer_cli.clients import ClientStatus, Wanted
 from mailer_cli.csv_import.columns import COLUMNS
+from mailer_cli.csv_import.lines import MARK
 from mailer_cli.database import Database
 from mailer_cli.models import Client
 
@@ -21,12 +22,13 @@ FORMULA = re.compile(r"(^|[,;\t\r\n])(?=[\"\s]*[-=+@＝＋－＠])|^(?=[\t\r\n])
 @dataclass
 class Export:
     """A list being written. `spreadsheet_safe` puts an apostrophe before what a spreadsheet would run as a
-    formula; such a list is for reading, not for importing."""
+    formula; such a list is for reading, not for importing. `marked` begins it with the mark of UTF-8."""
 
     database: Database
     wanted: Wanted
     delimiter: str = ","
     spreadsheet_safe: bool = False
+    marked: bool = False
     written: int = 0
     stopped: int = 0  # numbers on the stop list that are no client's
 
@@ -34,7 +36,7 @@ class Export:
         """The CSV, newest client first; then, unless a filter or status keeps them out, blocked numbers that
         are no client's, or the stop list would be lost with them."""
         attributes = [getattr(Client, name) for name in COLUMNS if name != "status"]
-        yield self._lines([COLUMNS])
+        yield (MARK if self.marked else "") + self._lines([COLUMNS])
         for page in clients.pages(self.database, [col(Client.id), *attributes, clients.STATUS], self.wanted):
             rows = (row[1:] for row in page)
             yield self._lines(map(_harmless, rows) if self.spreadsheet_safe else rows)

@@ -68,3 +68,9 @@ class TokenRefused(MailerError):
 class Misconfigured(MailerError):
     exit_code = 78
     code = "misconfigured"
+
+
+def failure(exit_code: int, message: str, hint: str | None = None) -> MailerError | None:
+    """The error that ends with this exit code; None for a signal, which is no error."""
+    kinds: list[type[MailerError]] = [MailerError, *MailerError.__subclasses__()]
+    return next((each(message, hint) for each in kinds if each.exit_code == exit_code), None)

@@ -172,9 +172,12 @@ class Target:
             raise Refused(f"{self.path} is there already", "add --force to replace it, or name another file")
 
     @contextmanager
-    def text(self) -> Iterator[IO[str]]:
-        """UTF-8, line ends as they are. Raises: Invalid, Refused, DatabaseFailed; nothing is there then."""
-        with self.binary() as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+    def text(self, encoding: str = "utf-8") -> Iterator[IO[str]]:
+        """Line ends as they are. Raises: Invalid, Refused, DatabaseFailed; nothing is there then."""
+        with (
+            self.binary() as file,
+            io.TextIOWrapper(file, encoding=encoding, errors="backslashreplace", newline="") as text,
+        ):
             yield text
 
     @contextmanager
@@ -222,9 +225,11 @@ class Target:
 class LateText:
     """A text that is begun by its first word: nothing is touched as long as there is nothing to say."""
 
-    def __init__(self, target: Target, stack: ExitStack, refusal: str) -> None:
-        self._target, self._stack, self._refusal = target, stack, refusal
-        self._file = stack.enter_context(target.text()) if target.is_stream else None  # somebody may listen
+    def __init__(self, target: Target, stack: ExitStack, refusal: str, encoding: str) -> None:
+        self._target, self._stack, self._refusal, self._encoding = target, stack, refusal, encoding
+        self._file = (
+            stack.enter_context(target.text(encoding)) if target.is_stream else None
+        )  # somebody may listen
 
     def write(self, text: str, /) -> int:
         """Raises: as `Target.text`; with `refusal` when a file is there already."""
@@ -233,15 +238,15 @@ class LateText:
                 self._target.require_free()
             except Refused as error:
                 raise Refused(self._refusal, error.hint) from error
-            self._file = self._stack.enter_context(self._target.text())
+            self._file = self._stack.enter_context(self._target.text(self._encoding))
         return self._file.write(text)
 
 
 @contextmanager
-def written_late(target: Target, refusal: str) -> Iterator[LateText]:
+def written_late(target: Target, refusal: str, encoding: str = "utf-8") -> Iterator[LateText]:
     """A text that perhaps is never begun. An error inside leaves what was there."""
     with ExitStack() as stack:
-        yield LateText(target, stack, refusal)
+        yield LateText(target, stack, refusal, encoding)
 
 
 @contextmanager

@@ -243,8 +243,8 @@ NAMES_AND_THINGS = (
         changes(
             FILES,
             (
-                "stack.enter_context(target.text()) if target.is_stream else None",
-                "stack.enter_context(target.text())",
+                "stack.enter_context(target.text(encoding)) if target.is_stream else None",
+                "stack.enter_context(target.text(encoding))",
             ),
         ),
         (f"{ITS_TESTS}::test_the_rejects_of_an_earlier_day_are_left_when_there_are_none_today",),

@@ -225,7 +225,7 @@ def test_a_quote_without_a_partner_swallows_no_row_in_silence(mailer: Mailer, da
     rows = [f"7916000{number:04},note {number}" for number in range(2_000)]
     write("\n".join(["phone,note", f'{PHONE},"oops', *rows, '79170000001,5" pipe', ""]))
     ran = mailer("clients", "import", "list.csv", code=1)
-    assert ran.out.startswith("line 2: a quote has no partner\n") and "refused: 1 of 2002 rows" in ran.out
+    assert ran.out.startswith("line 2: a quote has no partner\n") and "refused: 1 of 2,002 rows" in ran.out
 
 
 def test_two_stray_quotes_that_seem_to_be_partners_are_told_apart_from_a_cell_of_lines(
@@ -310,7 +310,7 @@ def test_an_endless_line_is_named_and_the_others_are_taken(database: Database) -
     file = Endless(b"phone,tag\n79161234501,a\n79161234503", b"," * (1 << 16), 8 << 20, b"\n79161234502,b\n")
     source = Source(cast(BinaryIO, file), "list")
     found = csv_import.import_clients(database, source, Options(skip_invalid=True), None, "UTC", NOW)
-    assert [(each.line, each.reason) for each in found.first_rejects] == [
+    assert [(each.line, each.fault.reason) for each in found.faults.first] == [
         (3, f"the line is longer than {LONGEST:,} characters")
     ]
     assert [each.phone for each in clients.listed(database, clients.Wanted())] == [79161234502, 79161234501]

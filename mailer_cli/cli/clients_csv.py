@@ -9,9 +9,11 @@ import typer
 from mailer_cli import output
 from mailer_cli.cli.clients import Codes, Phone, Tags, app, wanted_clients
 from mailer_cli.cli.common import DryRun, Force, Invocation, command
+from mailer_cli.cli.mailing_views import counted
+from mailer_cli.errors import Refused
 
 if TYPE_CHECKING:
-    from mailer_cli.csv_import import Imported, Options
+    from mailer_cli.csv_import import Imported, Kind, Options
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t"}
 
@@ -80,7 +82,7 @@ def _imported(
     refusal = f"some rows are bad, and {rejects} is there already: nothing was imported"
     with (
         files.open_input(file) as opened,
-        files.written_late(target, refusal) if target else nullcontext() as kept,
+        files.written_late(target, refusal, options.encoding) if target else nullcontext() as kept,
         at.printer.progress(f"importing {file.name}", size) as progress,
     ):
         source = csv_import.Source(opened, name)
@@ -94,40 +96,91 @@ def _imported(
 def _report(found: "Imported", name: str, options: "Options", zone: str, rejects: Path | None) -> output.Note:
     report = found.report
     lines = _told_rejects(found, rejects)
-    if found.refused:
-        lines += _told_refusal(found, name, rejects)
+    refusal = _refusal(found, name, rejects) if found.refused else None
+    if refusal is not None:
+        lines += [f"refused: {refusal.message}", *([f"hint: {refusal.hint}"] if refusal.hint else [])]
     else:
-        counts = ", ".join(
-            f"{getattr(report, each)} {each}" for each in ("new", "changed", "same", "rejected")
-        )
-        lines.append(f"{'would be: ' if options.dry_run else ''}{counts}; {report.total} rows in {name}")
+        lines += _told_counts(found, name, dry_run=options.dry_run)
     if report.default_timezone:
-        lines.append(f"{report.default_timezone} without a zone got {zone}")
+        lines.append(f"{report.default_timezone:,} without a zone got {zone}")
     if report.blocked:
-        lines.append(f"{'would be' if options.dry_run else 'were'} put on the stop list: {report.blocked}")
+        lines.append(f"{'would be' if options.dry_run else 'were'} put on the stop list: {report.blocked:,}")
     ignored = (f"columns ignored: {', '.join(found.ignored_columns)}",) if found.ignored_columns else ()
-    warnings = (*found.warnings, *ignored)
-    return output.Note(vars(report), lines, exit_code=1 if found.refused else 0, warnings=warnings)
+    return output.Note(
+        _json(found),
+        lines,
+        exit_code=1 if found.refused else 0,
+        warnings=(*found.warnings, *ignored),
+        error=refusal,
+    )
+
+
+def _json(found: "Imported") -> output.Json:
+    """The counts, and as many of the rejected rows as are kept; `more_rejects` says how many are not."""
+    faults = found.faults
+    rejects = [
+        {"line": each.line, "reason": each.fault.reason, "hint": each.fault.hint} for each in faults.first
+    ]
+    reasons = [
+        {
+            "reason": each.fault.kind,
+            "rows": each.rows,
+            "line": each.line,
+            "example": each.fault.reason,
+            "hint": each.fault.hint,
+        }
+        for each in faults.by_kind()
+    ]
+    return {
+        **vars(found.report),
+        "refused": found.refused,
+        "reasons": reasons,
+        "rejects": rejects,
+        "more_rejects": faults.total - len(rejects),
+        "ignored_columns": list(found.ignored_columns),
+    }
+
+
+def _told_counts(found: "Imported", name: str, *, dry_run: bool) -> list[str]:
+    report = found.report
+    counts = ", ".join(f"{getattr(report, each):,} {each}" for each in ("new", "changed", "same", "rejected"))
+    lines = [f"{'would be: ' if dry_run else ''}{counts}; {counted(report.total, 'row')} in {name}"]
+    if report.repeated:
+        repeat = "repeats" if report.repeated == 1 else "repeat"
+        lines.append(f"{report.repeated:,} of the same only {repeat} an earlier line of the list")
+    return lines
 
 
 def _told_rejects(found: "Imported", rejects: Path | None) -> list[str]:
-    count = found.report.rejected
-    lines = [f"line {each.line}: {each.reason}" for each in found.first_rejects]
-    if count > len(lines):
-        lines.append(f"... and {count - len(lines)} more")
-    if count and rejects is not None:
+    """Of many first how many there are of each kind: one misprint in a column is a thousand bad rows."""
+    from mailer_cli import csv_import
+
+    faults = found.faults
+    shown = faults.first[: csv_import.SHOWN]
+    many = faults.total > len(shown)
+    lines = [_told_kind(each) for each in faults.by_kind()[: csv_import.SHOWN]] if many else []
+    lines += [f"line {each.line}: {each.fault.reason}" for each in shown]
+    if many:
+        lines.append(f"... and {faults.total - len(shown):,} more")
+    if faults.total and rejects is not None:
         lines.append(f"rejected rows are in {rejects}, to be mended and imported")
     elif rejects is not None and rejects.is_file():
         lines.append(f"{rejects} is of an import before, and was left as it is")
     return lines
 
 
-def _told_refusal(found: "Imported", name: str, rejects: Path | None) -> list[str]:
+def _told_kind(kind: "Kind") -> str:
+    reason, hint = kind.fault.reason, kind.fault.hint
+    told = reason if hint is None or hint in reason else f"{reason}; {hint}"
+    return f"{counted(kind.rows, 'row')} like line {kind.line}: {told}"
+
+
+def _refusal(found: "Imported", name: str, rejects: Path | None) -> Refused:
     bad, total = found.report.rejected, found.report.total
-    hints = [f"--skip-invalid takes the other {total - bad}"] if bad < total else []
+    hints = [f"--skip-invalid takes the other {total - bad:,}"] if bad < total else []
     hints += ["--rejects FILE keeps the bad rows"] if rejects is None else []
-    refused = f"refused: {bad} of {total} rows of {name} are bad, nothing was written"
-    return [refused, f"hint: {'; '.join(hints)}"] if hints else [refused]
+    what = f"{bad:,} of {counted(total, 'row')} of {name} {'is' if bad == 1 else 'are'} bad"
+    return Refused(f"{what}, nothing was written", "; ".join(hints) or None)
 
 
 @command(app, "export", example="mailer clients export vip.csv --tag vip")
@@ -147,7 +200,12 @@ def export(
     ] = "comma",
     spreadsheet_safe: Annotated[
         bool,
-        typer.Option("--spreadsheet-safe", help="An apostrophe before formulas; not to be imported again."),
+        typer.Option(
+            "--spreadsheet-safe", help="--bom, and an apostrophe before formulas; not to be imported again."
+        ),
+    ] = False,
+    bom: Annotated[
+        bool, typer.Option("--bom", help="Begin with the mark by which a spreadsheet knows UTF-8.")
     ] = False,
     force: Force = False,
 ) -> output.Result:
@@ -159,12 +217,14 @@ def export(
     from mailer_cli import csv_export, files
 
     wanted = wanted_clients(operator_code, tag, phone, status)
-    export = csv_export.Export(at.database, wanted, DELIMITERS[delimiter], spreadsheet_safe)
+    export = csv_export.Export(
+        at.database, wanted, DELIMITERS[delimiter], spreadsheet_safe, bom or spreadsheet_safe
+    )
     target = at.target(file, force=force)
     if files.to_stdout(file):
         return output.Text("csv", export.pieces())
     with target.text() as opened:
         opened.writelines(export.pieces())
     data = {"file": str(file), "clients": export.written, "stopped": export.stopped}
-    others = f", and {export.stopped} blocked numbers of nobody" if export.stopped else ""
-    return output.Note(data, [f"{export.written} clients{others} written to {file}"])
+    others = f", and {counted(export.stopped, 'blocked number')} of nobody" if export.stopped else ""
+    return output.Note(data, [f"{counted(export.written, 'client')}{others} written to {file}"])

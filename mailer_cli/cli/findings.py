@@ -4,12 +4,15 @@ from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
 from mailer_cli import findings, output
+from mailer_cli.errors import failure
 from mailer_cli.findings import Finding
 
 
 def shown(found: Sequence[Finding]) -> output.Result:
     code = findings.exit_code(found)
-    return output.Note(findings.as_json(found), list(_lines(found)), exit_code=code)
+    bad = next((each for each in found if code and each.exit_code == code), None)
+    error = failure(code, f"{bad.name}: {bad.text}", bad.hint) if bad else None
+    return output.Note(findings.as_json(found), list(_lines(found)), exit_code=code, error=error)
 
 
 def _lines(found: Sequence[Finding]) -> Iterator[str]:

@@ -5,7 +5,8 @@ The road of a list, and where each step is:
     lines.py      bytes -> lines: encoding, how long a line may be, line numbers
     columns.py    the first record -> which columns are ours
     records.py    lines -> records: delimiter, quotes
-    reading.py    records -> checked rows, and rejects with their reasons
+    reading.py    records -> checked rows, and rejects
+    faults.py     why they were rejected, by line and by kind
     staging.py    checked rows -> temporary tables -> new and changed clients
 """
 
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from mailer_cli.csv_import import staging
 from mailer_cli.csv_import.columns import Choice, chosen
+from mailer_cli.csv_import.faults import SHOWN, Faults, Kind
 from mailer_cli.csv_import.lines import Source
-from mailer_cli.csv_import.reading import Reading, Reject
+from mailer_cli.csv_import.reading import Reading
 from mailer_cli.csv_import.records import open_records
 from mailer_cli.csv_import.staging import OnConflict
 from mailer_cli.database import Database
@@ -29,11 +31,13 @@ if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
 __all__ = [
+    "SHOWN",
     "Choice",
+    "Faults",
     "Imported",
+    "Kind",
     "OnConflict",
     "Options",
-    "Reject",
     "Report",
     "Source",
     "chosen",
@@ -54,7 +58,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Report:
-    """What an import did, or with `dry_run` would do; empty lines count nowhere."""
+    """What an import did, or with `dry_run` would do; empty lines count nowhere.
+
+    `repeated` are those of `same` that only repeat an earlier line of the list.
+    """
 
     new: int
     changed: int
@@ -63,6 +70,7 @@ class Report:
     default_timezone: int
     blocked: int  # put on the stop list
     total: int
+    repeated: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ class Imported:
 
     report: Report
     refused: bool
-    first_rejects: Sequence[Reject]
+    faults: Faults
     ignored_columns: Sequence[str]
     warnings: Sequence[str]
 
@@ -95,19 +103,21 @@ def import_clients(
         for chunk in chunks:
             reading.take(chunk)
             progress(source.done)
-        refused = reading.rejected > 0 and not options.skip_invalid
+        refused = reading.faults.total > 0 and not options.skip_invalid
         counts = staging.NOTHING if refused else _apply(database, options, default_zone, now)
+    repeated = 0 if refused else reading.repeated
     report = Report(
         counts.new,
         counts.changed,
-        counts.same + (0 if refused else reading.repeated),
-        reading.rejected,
+        counts.same + repeated,
+        reading.faults.total,
         counts.default_timezone,
         counts.blocked,
         reading.total,
+        repeated,
     )
     warnings = list(reading.attributes.warnings)
-    return Imported(report, refused, reading.first_rejects, header.ignored, warnings)
+    return Imported(report, refused, reading.faults, header.ignored, warnings)
 
 
 @contextmanager

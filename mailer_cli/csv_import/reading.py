@@ -2,14 +2,16 @@
 
 import csv
 import gc
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from mailer_cli import clients
+from mailer_cli.attributes import BadAttribute
 from mailer_cli.csv_import import staging
 from mailer_cli.csv_import.columns import REJECT_COLUMNS, Header, folded
+from mailer_cli.csv_import.faults import Fault, Faults, Reject
+from mailer_cli.csv_import.lines import MARK
 from mailer_cli.csv_import.records import Chunk
 from mailer_cli.csv_import.staging import OnConflict
 from mailer_cli.database import Database
@@ -20,16 +22,28 @@ if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
 KEPT = 50_000  # combinations of attributes remembered; a list has some hundreds, unless it is a strange one
-SHOWN = 10  # rejects kept for whoever watches; the rejects file has all
-
 Cells = tuple[str, ...]
 
+KNOWN = "phone of a client already"
+TWICE = "phone of an earlier line of the list, other values"
+TWICE_HINT = "leave one of the lines"
+TOO_MANY = "more fields than the first line names"
+TOO_MANY_HINT = "put a cell that holds the delimiter into quotes"
 
-@dataclass(frozen=True)
-class Reject:
-    line: int
-    reason: str
-    cells: list[str]
+
+class Bad(Invalid):
+    """A row that cannot be taken."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.reason)
+        self.fault = fault
+
+
+def _fault_of(error: Invalid) -> Fault:
+    if isinstance(error, Bad):
+        return error.fault
+    kind = error.kind if isinstance(error, BadAttribute) else error.message
+    return Fault(error.message, kind, error.hint)
 
 
 class Attributes(dict[Cells, int]):
@@ -40,17 +54,17 @@ class Attributes(dict[Cells, int]):
         self.fresh: list[staging.Numbered] = []
         self.warnings: dict[str, None] = {}
         self._last = 0
-        self._faults: dict[Cells, str] = {}  # a search for what was meant takes longer than a thousand rows
+        self._faults: dict[Cells, Fault] = {}  # a search for what was meant takes longer than a thousand rows
 
     def __missing__(self, cells: Cells) -> int:
         if cells in self._faults:
-            raise Invalid(self._faults[cells])
+            raise Bad(self._faults[cells])
         try:
             return self._take(cells)
         except Invalid as error:
             if len(self._faults) >= KEPT:
                 self._faults.clear()
-            self._faults[cells] = error.message
+            self._faults[cells] = _fault_of(error)
             raise
 
     def _take(self, cells: Cells) -> int:
@@ -69,11 +83,12 @@ class Attributes(dict[Cells, int]):
         return self._last
 
     def _zone(self, cell: str) -> str:
-        """Raises: Invalid, with what to write: whoever mends the list sees nothing else."""
+        """Raises: Bad, with what to write: whoever mends the list sees nothing else."""
         try:
             zone = clients.parse_zone(cell)
         except Invalid as error:
-            raise Invalid(f"{error.message}: {error.hint}" if error.hint else error.message) from error
+            reason = f"{error.message}: {error.hint}" if error.hint else error.message
+            raise Bad(Fault(reason, f"time zone is none: {error.hint}", error.hint)) from error
         if zone.warning:
             self.warnings[zone.warning] = None
         return zone.name
@@ -89,8 +104,8 @@ class Reading:
         on_conflict: OnConflict,
         rejects: "SupportsWrite[str] | None",
     ) -> None:
-        self.total = self.rejected = self.repeated = 0
-        self.first_rejects: list[Reject] = []
+        self.total = self.repeated = 0
+        self.faults = Faults()
         self.attributes = Attributes()
         self._database = database
         self._header = header
@@ -101,7 +116,7 @@ class Reading:
 
     def take(self, chunk: Chunk) -> None:
         """Check records, stage the good ones, tell of the others."""
-        found, faults = self._check_at_once(chunk), dict[int, str]()
+        found, faults = self._check_at_once(chunk), dict[int, Fault]()
         if found is None:
             found, faults = self._check(chunk)
         self.total += len(found) + len(faults)
@@ -109,7 +124,9 @@ class Reading:
             if self._fails_on_known:
                 known = staging.known_clients(connection, [phone for phone, _, _ in found])
                 faults |= {
-                    line: f"phone of client {known[phone]}" for phone, line, _ in found if phone in known
+                    line: Fault(f"phone of client {known[phone]}", KNOWN)
+                    for phone, line, _ in found
+                    if phone in known
                 }
                 found = [row for row in found if row[0] not in known]
             repeats = staging.stage(connection, found, self.attributes.fresh)
@@ -118,11 +135,12 @@ class Reading:
         self.attributes.fresh.clear()
         self.repeated += sum(each.same for each in repeats)
         faults |= {
-            each.line: f"phone of line {each.first_line}, other values" for each in repeats if not each.same
+            each.line: Fault(f"phone of line {each.first_line}, other values", TWICE, TWICE_HINT)
+            for each in repeats
+            if not each.same
         }
         if faults:
-            pairs = zip(chunk.lines, chunk.records, strict=True)
-            self._reject([Reject(line, faults[line], cells) for line, cells in pairs if line in faults])
+            self._reject(chunk, faults)
 
     def _check_at_once(self, chunk: Chunk) -> list[staging.Staged] | None:
         """What `_check` finds, column by column and faster; None when some cell needs a closer look."""
@@ -140,7 +158,7 @@ class Reading:
         except (ValueError, IndexError, Invalid):
             return None
 
-    def _check(self, chunk: Chunk) -> tuple[list[staging.Staged], dict[int, str]]:
+    def _check(self, chunk: Chunk) -> tuple[list[staging.Staged], dict[int, Fault]]:
         found, faults = [], dict(chunk.faults)
         width = len(self._header.names)
         place, pick = self._header.phone, _picker(self._header.others)
@@ -153,14 +171,15 @@ class Reading:
                 found.append((parse_phone(fitting[place]), line, attributes[pick(fitting)]))
             except Invalid as error:
                 if not _blank(cells):
-                    faults[line] = error.message
+                    faults[line] = _fault_of(error)
         return found, faults
 
-    def _reject(self, bad: Sequence[Reject]) -> None:
-        self.rejected += len(bad)
-        self.first_rejects += bad[: SHOWN - len(self.first_rejects)]
+    def _reject(self, chunk: Chunk, faults: Mapping[int, Fault]) -> None:
+        pairs = [pair for pair in zip(chunk.lines, chunk.records, strict=True) if pair[0] in faults]
+        self.faults.add([Reject(line, faults[line]) for line, _ in pairs])
         if self._rejects is not None:
-            self._rejects.write(bad)
+            for line, cells in pairs:
+                self._rejects.write(line, faults[line].reason, cells)
 
 
 def _blank(cells: Sequence[str]) -> bool:
@@ -169,9 +188,9 @@ def _blank(cells: Sequence[str]) -> bool:
 
 def _fitted(cells: list[str], width: int) -> list[str]:
     """The cells of a row that lacks its last ones, or has more: a spreadsheet drops empty cells at the end
-    of rows by blocks of sixteen rows, or writes some. Raises: Invalid when one too many is not empty."""
+    of rows by blocks of sixteen rows, or writes some. Raises: Bad when one too many is not empty."""
     if not _blank(cells[width:]):
-        raise Invalid(f"{len(cells)} fields instead of {width}")
+        raise Bad(Fault(f"{len(cells)} fields instead of {width}", TOO_MANY, TOO_MANY_HINT))
     return [*cells[:width], *[""] * (width - len(cells))]
 
 
@@ -183,7 +202,8 @@ def _picker(places: Sequence[int | None]) -> Callable[[list[str]], Cells]:
 
 
 class RejectsFile:
-    """Rejected records as they were, each with its line and the reason, to be mended and imported again.
+    """Rejected records as they were, each with its line and the reason, to be mended and imported again: with
+    the list's own delimiter, and the mark before it if the list had one.
 
     Line and reason stand in columns of their own also where a record had too few fields or too many. Nothing
     is written before the first.
@@ -194,15 +214,16 @@ class RejectsFile:
         again = tuple(map(folded, names[-2:])) == REJECT_COLUMNS  # a rejects file itself
         self._kept = len(names) - 2 if again else len(names)
         self._width = len(names)
+        self._file, self._marked = file, header.marked
         self._writer = csv.writer(file, delimiter=header.delimiter, lineterminator="\n")
         self._header: list[str] | None = [*names[: self._kept], *REJECT_COLUMNS]
 
-    def write(self, rejects: Sequence[Reject]) -> None:
-        if rejects and self._header is not None:
+    def write(self, line: int, reason: str, cells: Sequence[str]) -> None:
+        if self._header is not None:
+            self._file.write(MARK if self._marked else "")
             self._writer.writerow(self._header)
             self._header = None
-        for each in rejects:
-            own = each.cells[: self._kept]
-            missing = [""] * (self._kept - len(own))
-            surplus = [] if _blank(each.cells[self._width :]) else each.cells[self._width :]
-            self._writer.writerow([*own, *missing, each.line, each.reason, *surplus])
+        own = cells[: self._kept]
+        missing = [""] * (self._kept - len(own))
+        surplus = [] if _blank(cells[self._width :]) else cells[self._width :]
+        self._writer.writerow([*own, *missing, line, reason, *surplus])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from mailer_cli.attributes import parse_phone
 from mailer_cli.csv_import.columns import HEADER_HINT, Choice, Header, likeness, read_header
+from mailer_cli.csv_import.faults import Fault
 from mailer_cli.csv_import.lines import LONGEST, MARK_IN_CP1251, Lines, Source, is_too_long
 from mailer_cli.errors import Invalid
 
@@ -27,7 +28,7 @@ class Chunk:
 
     lines: Sequence[int]
     records: Sequence[Record]
-    faults: Mapping[int, str] = field(default_factory=dict)
+    faults: Mapping[int, Fault] = field(default_factory=dict)
 
 
 def open_records(
@@ -166,25 +167,31 @@ def _one_by_one(lines: Lines, header: Header, *, ended: bool) -> Chunk:
 
 
 NO_PARTNER = "a quote has no partner"
+SWALLOWS = f"{NO_PARTNER}, and swallows other rows"
+STRAY = 'a quote inside quotes is not written ""'
+QUOTE_HINT = 'inside quotes write "", or none at all'
+TOO_BIG = "leave out the column, or shorten it"
 
 
-def _read(reader: "Iterator[Record]", walk: _Walk, header: Header) -> tuple[Record | None, str | None]:
+def _read(reader: "Iterator[Record]", walk: _Walk, header: Header) -> tuple[Record | None, Fault | None]:
     """The record that begins here, or None when there is none to be read; and what is wrong with it."""
     start = walk.at
     if is_too_long(walk.lines[start]):
-        return None, f"the line is longer than {LONGEST:,} characters"
+        return None, _same(f"the line is longer than {LONGEST:,} characters", TOO_BIG)
     try:
         record = next(reader)
     except csv.Error as error:
         if walk.at > start + 1 or walk.ended:
-            return None, NO_PARTNER
+            return None, _same(NO_PARTNER, QUOTE_HINT)
         if "limit" in str(error):
-            return None, f"a cell is longer than {csv.field_size_limit():,} characters"
-        return None, 'a quote inside quotes is not written ""'
+            return None, _same(f"a cell is longer than {csv.field_size_limit():,} characters", TOO_BIG)
+        return None, _same(STRAY, QUOTE_HINT)
     inner = walk.lines[start + 1 : walk.at]
-    if any(_is_row(each, header) for each in inner):
-        return record, f"{NO_PARTNER}, and swallows other rows"
-    return record, None
+    return record, _same(SWALLOWS, QUOTE_HINT) if any(_is_row(each, header) for each in inner) else None
+
+
+def _same(reason: str, hint: str) -> Fault:
+    return Fault(reason, reason, hint)
 
 
 def _is_row(line: str, header: Header) -> bool:

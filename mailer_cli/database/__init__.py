@@ -5,6 +5,7 @@ schema.py    making, opening, upgrading; ids that are never used again
 journal.py   which journal is safe with this SQLite
 rows.py      many rows for one statement
 fit.py       rows that are not what their table says
+temporary.py where SQLite keeps what is temporary
 files.py     the file as a whole: copies, damage, putting another content in its place
 locks.py     which runs are alive
 """

@@ -13,6 +13,7 @@ import sqlalchemy
 from sqlalchemy import Connection, Engine, Table, event, exc
 from sqlalchemy.pool import NullPool
 
+from mailer_cli.database import temporary
 from mailer_cli.errors import DamagedRow, DatabaseFailed, MailerError, TryLater
 from mailer_cli.owners import identity
 
@@ -102,7 +103,7 @@ class Database:
 
     @contextmanager
     def _transaction(self, *, writes: bool) -> Iterator[Connection]:
-        with translated(self.path):
+        with translated(self.path), temporary.named(self.path, writes=writes):
             if self._held is not None:
                 self._require_same()
                 self._held.execution_options(writes=writes)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from mailer_cli.errors import DatabaseFailed, Invalid, MailerError
+from mailer_cli.errors import DatabaseFailed, Invalid, MailerError, failure
 from mailer_cli.output import plain
 from mailer_cli.output.results import Card, Json, Note, Result, Table, Text
 from mailer_cli.output.safe import clean, clean_lines, dumps
@@ -43,6 +43,8 @@ class Printer:
                 self._json(result)
             else:
                 self._human(result)
+        if self.as_json and (error := _failure(result, quiet=self.quiet)):
+            self.error(error)
         return result.exit_code
 
     def announce(self, note: Note) -> None:
@@ -175,6 +177,15 @@ def _untroubled(bar: "Bar") -> Iterator[None]:
     finally:
         with suppress(OSError):
             bar.stop()
+
+
+def _failure(result: Result, *, quiet: bool) -> MailerError | None:
+    """What a script is told on stderr of a command that has a result and yet did not do what it should."""
+    if not result.exit_code or not isinstance(result, Note):
+        return None
+    if result.error is not None or quiet:
+        return result.error
+    return failure(result.exit_code, [*result.warnings, *result.lines, "it failed"][0])
 
 
 def _usable(stream: TextIO | None) -> TextIO:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mailer_cli.errors import MailerError
+
 BAR = 20  # cells of a full bar
 DONE, LOST, OPEN = "█", "▒", "░"  # told apart without colour
 
@@ -79,13 +81,14 @@ class Card:
 
 @dataclass(frozen=True)
 class Note:
-    """Something done or found, in sentences."""
+    """Something done or found, in sentences. `error` is what scripts are told of a failure beside it."""
 
     data: Any
     lines: Sequence[str]
     tables: Sequence[Table] = ()
     exit_code: int = 0
     warnings: tuple[str, ...] = ()
+    error: MailerError | None = None
 
 
 @dataclass(frozen=True)
