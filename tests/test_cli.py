@@ -73,8 +73,8 @@ def test_the_program_alone_shows_its_help_and_is_a_misuse(mailer: Mailer) -> Non
 def test_a_misspelled_command_is_one_line_with_a_suggestion(mailer: Mailer) -> None:
     ran = mailer("clinets", code=2)
     assert ran.err.splitlines() == [
-        "error: No such command 'clinets'. Did you mean 'clients'?",
-        "hint: mailer --help",
+        "error: there is no command 'clinets' of mailer",
+        "hint: did you mean mailer clients?",
     ]
 
 

@@ -10,9 +10,21 @@ from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
+from typer.main import get_command
 
 from mailer_cli import __version__
-from mailer_cli.cli import clients, database, demo, dispatch, mailings, messages, operations, sandbox, stats
+from mailer_cli.cli import (
+    clients,
+    database,
+    demo,
+    dispatch,
+    mailings,
+    messages,
+    misuse,
+    operations,
+    sandbox,
+    stats,
+)
 from mailer_cli.cli.common import Invocation
 from mailer_cli.errors import DatabaseFailed, Invalid, MailerError
 from mailer_cli.output import Printer, unwritten
@@ -23,6 +35,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    epilog="mailer help COMMAND is the same as mailer COMMAND --help.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 for noun in (clients, mailings, messages, dispatch, stats, database, operations, sandbox, demo):
@@ -68,7 +81,8 @@ def main(argv: Sequence[str] | None = None, stop: Stop | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     printer, stop = Printer(as_json="--json" in arguments), stop or Stop(time.monotonic)
     try:
-        code = app(args=arguments, prog_name="mailer", standalone_mode=False, obj=stop)
+        words = misuse.helped(get_command(app), arguments) if "help" in arguments else arguments
+        code = app(args=words, prog_name="mailer", standalone_mode=False, obj=stop)
         printer.stdout.flush()
     except BaseException as error:
         if stop.interrupted_by is not None:  # whatever a library has made of it on its way
@@ -83,7 +97,7 @@ def _failed(printer: Printer, error: BaseException, arguments: Sequence[str]) ->
         case MailerError():
             return _fail(printer, error)
         case TyperException():
-            return _misused(printer, error)
+            return _misused(printer, error, arguments)
         case typer.Abort() | KeyboardInterrupt():
             return 130
         case BrokenPipeError() | SystemExit():  # the latter is Typer's, when the reader of a help leaves
@@ -109,14 +123,12 @@ def _interrupted(printer: Printer, number: int) -> int:
     return 128 + number
 
 
-def _misused(printer: Printer, error: TyperException) -> int:
+def _misused(printer: Printer, error: TyperException, arguments: Sequence[str]) -> int:
     context = getattr(error, "ctx", None)
     if context is not None and error.message == context.get_help():  # a group without a command
         printer.say(error.message)
         return Invalid.exit_code
-    path = context.command_path if context is not None else "mailer"
-    message = " ".join(error.format_message().split())
-    return _fail(printer, Invalid(message, f"{path} --help"))
+    return _fail(printer, misuse.explained(error, get_command(app), arguments))
 
 
 def _reader_left() -> int:
