@@ -1,6 +1,7 @@
 """One number, one message of a mailing; what somebody may have got is fixed, and nothing else."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mailer_cli.gateway import Answer
 from mailer_cli.mailings.plan import new_wording
 from mailer_cli.models import Client, Message, MessageStatus, Outcome
 from mailer_cli.outbox import Claimed, Retried
-from tests.lab import add_clients, new_database
+from tests.lab import Lab, add_clients, add_mailing, new_database
 from tests.test_outbox import AWAY, DOWN, HOUR, LOST, MINUTE, NOW, OK, Queue, _steps, plans
 
 __all__ = ["plans"]  # the fixture
@@ -388,3 +389,31 @@ def test_the_old_number_of_a_block_is_found_by_an_index(queue: Town, plans: list
     clients.block(queue.connection, {NEW}, NOW)
     assert _steps(plans, "SEARCH message USING INDEX message_number (mailing_id=? AND phone=?)")
     assert _steps(plans, "SCAN message") == []
+
+
+# Real runs
+
+
+def test_whoever_comes_and_goes_while_two_runs_send_no_number_gets_it_twice(tmp_path: Path) -> None:
+    """Clients are removed and added again, and change phones, while the gateway keeps silent about some."""
+    with Lab(tmp_path, concurrency=8, rate="40/s") as lab:
+        lab.open_gateway("--fault", "taken-500=0.15", "--fault", "400=0.1", "--fault", "taken-reset=0.1")
+        with lab.database.write() as connection:
+            people = add_clients(connection, 60)
+            mailing = add_mailing(connection, now=datetime.now(UTC))
+        runs = [lab.start(), lab.start()]
+        lab.wait_for_requests(5)
+        phones = dict(lab.query("SELECT id, phone FROM client"))
+        for one, other in zip(people[20:23], people[50:53], strict=True):
+            for client, phone in ((one, NEW), (other, phones[one]), (one, phones[other])):
+                lab.command("clients", "edit", str(client), "--phone", str(phone))
+        for client in people[:4]:
+            lab.command("clients", "remove", str(client), "--yes")
+            lab.command("clients", "add", "--phone", str(phones[client]))
+        lab.command("mailings", "top-up", str(mailing))
+        for each in runs:
+            each.wait()
+        lab.command("mailings", "retry", str(mailing))
+        lab.run_until_final(code=None)
+        assert lab.query("SELECT 1 FROM message WHERE reason = ?", outbox.ALREADY_SENT)
+        lab.check_invariants()
