@@ -5,8 +5,10 @@ import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
+
+from sqlalchemy import Connection
 
 from mailer_cli import audience, breaker, news, outbox
 from mailer_cli.caution import Caution
@@ -19,6 +21,7 @@ from mailer_cli.settings import Settings
 __all__ = ["Planned", "Summary", "World", "plan", "run"]
 
 T = TypeVar("T")
+CLOCK_AHEAD = "clock_ahead"
 TROUBLE = ("gateway_down", "gateway_nonsense", "too_many_rejected", "token_refused", "wrong_url")
 
 
@@ -38,6 +41,9 @@ class Summary:
     unknown_zones: Mapping[str, int] = field(default_factory=dict)  # how many messages wait for each
     is_news_of_zones: bool = False
     misfits: Sequence[Misfit] = ()  # damaged rows that it has set aside
+    given_back: int = 0  # messages that had ended by a clock that was ahead
+    clock_ahead: timedelta | None = None  # of what is believed; nothing was done then
+    is_news_of_clock: bool = False
 
 
 def run(database: Database, settings: Settings, world: World, only: int | None = None) -> Summary:
@@ -52,12 +58,14 @@ def run(database: Database, settings: Settings, world: World, only: int | None =
     try:
         beat()
         with database.held_open():
-            if _has_work(database, locks, world.clock(), only):
+            if ahead := locks.clock_ahead(world.clock(), world.boot()):
+                summary = Summary(None, world.clock(), 0.0, Counts(), CLOCK_AHEAD, clock_ahead=ahead)
+            elif _has_work(database, locks, world.clock(), only):
                 summary = _Run(database, settings, world, locks, beat, only).go(url, token)
             else:
                 _settle(database, world.clock(), only)
                 summary = Summary(None, world.clock(), 0.0, Counts())
-            return _with_zones(summary, database, world.clock(), only)
+            return _with_clock(_with_zones(summary, database, world.clock(), only), database, world.clock())
     finally:
         locks.close()
 
@@ -69,6 +77,12 @@ def _with_zones(summary: Summary, database: Database, now: datetime, only: int |
         waiting = outbox.unknown_zones(connection, now, only)
     is_news = news.is_news(database, "unknown zones", ", ".join(sorted(waiting)), now)
     return replace(summary, unknown_zones=waiting, is_news_of_zones=is_news)
+
+
+def _with_clock(summary: Summary, database: Database, now: datetime) -> Summary:
+    """With the word that the clock is doubted, when that is news."""
+    words = "ahead" if summary.stopped == CLOCK_AHEAD else ""
+    return replace(summary, is_news_of_clock=news.is_news(database, "clock", words, now))
 
 
 def _heart(locks: RunLocks, world: World) -> Callable[[], None]:
@@ -98,6 +112,7 @@ def _has_work(database: Database, locks: RunLocks, now: datetime, only: int | No
             or bool(outbox.dead_runs(connection, locks.is_free))
             or outbox.has_due(connection, now, only)
             or outbox.has_ahead(connection, now)
+            or outbox.has_lost(connection, now)
         )
     return True
 
@@ -125,15 +140,18 @@ class _Run:
     expired: int = 0
     unknown: int = 0
     sender: Sender | None = None
+    given_back: int = 0
     misfits: list[Misfit] = field(default_factory=list)
 
     def go(self, url: str, token: str) -> Summary:
         started_at, began = self.world.clock(), self.world.timer()
         self._begin(started_at)
         try:
-            for step in (self._recover, self._expire, self._bring_back, self._fix_audiences):
+            for step in (self._recover, self._give_back, self._expire, self._bring_back, self._fix_audiences):
                 self._sparing(step)
             sender = asyncio.run(self._send(url, token, began))
+            if self._is_doubted():
+                sender.caution.stop_for(CLOCK_AHEAD)
             self._sparing(self._expire)
         except BaseException as error:
             self._end_badly(error)
@@ -153,6 +171,7 @@ class _Run:
             sender.put_aside,
             sender.paused,
             misfits=self.misfits,
+            given_back=self.given_back,
         )
 
     def _sparing(self, work: Callable[[], T]) -> T:
@@ -210,14 +229,30 @@ class _Run:
             )
 
     def _expire(self) -> None:
-        with self.database.read() as connection:
-            if not outbox.has_overdue(connection, self.world.clock()):
-                return
+        if self._is_doubted() or not self._asks(outbox.has_overdue):
+            return
         with self.database.write() as connection:
             closed = outbox.expire(connection, self.world.clock())
         self.expired += closed.ended
         self.unknown += closed.unknown
         self.world.log.write("expired", run_id=self.run_id, expired=closed.ended, unknown=closed.unknown)
+
+    def _give_back(self) -> None:
+        if self._is_doubted() or not self._asks(outbox.has_lost):
+            return
+        with self.database.write() as connection:
+            doubtful = self.settings.on_unknown != "hold"
+            messages = outbox.give_back(connection, self.world.clock(), doubtful=doubtful)
+        self.given_back += messages
+        self.world.log.write("given back", run_id=self.run_id, messages=messages)
+
+    def _asks(self, question: Callable[[Connection, datetime], bool]) -> bool:
+        with self.database.read() as connection:
+            return question(connection, self.world.clock())
+
+    def _is_doubted(self) -> bool:
+        """Whether the clock has been set far ahead since it was last believed: nothing is final by it."""
+        return self.locks.clock_ahead(self.world.clock(), self.world.boot()) is not None
 
     def _bring_back(self) -> None:
         with self.database.read() as connection:
@@ -229,7 +264,7 @@ class _Run:
 
     def _fix_audiences(self) -> None:
         """Each in a transaction of its own, so that others get their turn in between."""
-        while not self.world.stop.is_asked:
+        while not (self.world.stop.is_asked or self._is_doubted()):
             with self.database.write() as connection:
                 now = self.world.clock()
                 mailing_id = connection.execute(audience.due(now, self.only).limit(1)).scalar()
@@ -265,6 +300,7 @@ class _Run:
                 stopping,
                 self.beat,
                 self._sparing,
+                self._is_doubted,
             )
             with _rare_collections():
                 await sender.work(self.settings.max_seconds - (self.world.timer() - began))

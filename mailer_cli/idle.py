@@ -11,11 +11,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
-from mailer_cli import SCHEMA
+from mailer_cli import SCHEMA, belief
+from mailer_cli.belief import Boot
 
 NOTHING_TO_DO = "nothing to do"
 
 FARTHEST = timedelta(seconds=1350)  # a message waits no longer for a repeat; see `decide`
+
+LATELY = 9  # runs; those before say nothing of the clock of now
 
 GOING = "paused_at IS NULL AND cancelled_at IS NULL AND removed_at IS NULL"
 WAITS = "EXISTS (SELECT 1 FROM message WHERE message.mailing_id = mailing.id AND status = 'pending')"
@@ -36,6 +39,11 @@ HAS_WORK = f"""
         OR EXISTS (SELECT 1 FROM gateway CROSS JOIN mailing
             WHERE looked_at > :now AND turn IS NOT NULL AND {GOING} AND start_at <= :now AND end_at > :now)
         OR EXISTS (SELECT 1 FROM notice WHERE subject = 'unknown zones')
+        OR EXISTS (SELECT 1 FROM (
+                SELECT coalesce(ended_at, started_at) AS seen_at FROM run ORDER BY id DESC LIMIT {LATELY}
+            ) CROSS JOIN mailing CROSS JOIN tally
+            WHERE seen_at > :now AND tally.mailing_id = mailing.id AND status IN ('expired', 'unknown')
+              AND messages > 0 AND end_at > :now AND cancelled_at IS NULL AND removed_at IS NULL)
 """  # noqa: S608  no word of it comes from outside
 
 
@@ -45,8 +53,9 @@ def lock_of(path: Path) -> Path:
     return real.with_name(real.name + ".lock")
 
 
-def beat_if_idle(path: Path, now: datetime) -> bool:
-    """Whether surely nothing is due; a dispatch was at work then, and that is all it leaves behind.
+def beat_if_idle(path: Path, now: datetime, boot: Boot | None = None) -> bool:
+    """Whether surely nothing is due; a dispatch was at work then, and that is all it leaves behind. By a
+    clock that is doubted nothing is sure.
 
     Waits for no lock and takes no write lock. Raises: sqlite3.Error, OSError; nothing is known then.
     """
@@ -60,7 +69,13 @@ def beat_if_idle(path: Path, now: datetime) -> bool:
         has_work = not known or raw.execute(HAS_WORK, {"now": _stored(now)}).fetchone()[0]
     if has_work:
         return False
-    os.utime(lock_of(path))
+    lock = os.open(lock_of(path), os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if belief.ahead(lock, now, boot) is not None:
+            return False
+        os.utime(lock)
+    finally:
+        os.close(lock)
     return True
 
 

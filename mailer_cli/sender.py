@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection
 
 from mailer_cli import breaker, mailings, outbox
+from mailer_cli.belief import Boot
 from mailer_cli.caution import Caution
 from mailer_cli.company import Company
 from mailer_cli.database import Database, persistently
@@ -55,6 +56,7 @@ class World:
     reload_token: Callable[[], str | None] = lambda: None
     progress: Callable[[int], object] = lambda done: None
     warn: Callable[[str], object] = lambda text: None
+    boot: Callable[[], Boot | None] = lambda: None  # what the clock is held against
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Sender:
         stopping: asyncio.Event,
         beat: Callable[[], None],
         sparing: "Sparing" = lambda work: work(),
+        is_doubted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.counts = Counts()
         self.caution = Caution(settings.concurrency)
@@ -103,6 +106,7 @@ class Sender:
         self._database, self._gateway, self._settings, self._world = database, gateway, settings, world
         self._run_id, self._only = run_id, only
         self._beat = beat  # says that the run is at work
+        self._is_doubted = is_doubted  # whether the clock is not to be believed
         self._sparing = sparing  # sets aside the rows that stop a turn, and does it again
         self._stopping = stopping  # wakes requests that pause before a repeat
         self._token = settings.token or ""
@@ -228,6 +232,8 @@ class Sender:
     def _check_the_clock(self, moment: float) -> None:
         if self._world.stop.is_asked:
             self.caution.stop_for("signal")
+        elif self._is_doubted():
+            self.caution.stop_for("clock_ahead")
         elif moment >= self._until:
             self.caution.stop_for("time_up")
 

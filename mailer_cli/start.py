@@ -45,16 +45,18 @@ def read(arguments: Sequence[str]) -> Run | None:
 
 def is_over(run: Run) -> bool:
     """Whether it had surely nothing to do, and said so. On any doubt, and on any fault, it is not."""
+    import time
     from datetime import UTC, datetime
 
-    from mailer_cli import idle, settings
+    from mailer_cli import belief, idle, settings
 
     try:
         with chdir(run.folder):
             found = settings.load(Path(run.env_file) if run.env_file is not None else None)
             found.require_gateway()
             path = run.database or found.database
-            if "://" in path or not idle.beat_if_idle(Path(path), datetime.now(UTC)):
+            boot = belief.boot_of(time.clock_gettime(time.CLOCK_BOOTTIME))
+            if "://" in path or not idle.beat_if_idle(Path(path), datetime.now(UTC), boot):
                 return False
         if not run.quiet:
             sys.stdout.write(f"{idle.NOTHING_TO_DO}\n")

@@ -49,10 +49,11 @@ MAY_BECOME = {
     "sending": {"sent", "failed", "pending", "unknown"},
     "failed": {"pending", "sent"},
     "unknown": {"pending", "sent", "failed"},
-    "expired": {"sent"},
+    "expired": {"sent", "pending"},
     "cancelled": {"sent"},
 }
-"""The arrows of dispatch.md; `sent` from anywhere, when an answer comes late."""
+"""The arrows of dispatch.md; `sent` from anywhere, when an answer comes late. What had expired waits again
+only when it was a clock that was ahead, so that its mailing has not ended."""
 
 
 def check_changes(lab: "Lab") -> None:

@@ -590,7 +590,39 @@ DOUBTS = (
 ZONES = "tests/test_unknown_zones.py"
 ROWS = "tests/test_bad_rows.py"
 SYSTEM = "tests/test_system_zone.py"
+BELIEF = "tests/test_belief.py"
 ONE_BAD_ROW = (
+    Mutant(
+        "a clock that jumps ahead is believed",
+        changes("belief.py", ("FORWARD = 120.0", "FORWARD = 1e9")),
+        (f"{BELIEF}::test_a_day_ahead_once_ends_nothing_and_begins_nothing_of_tomorrow",),
+    ),
+    Mutant(
+        "a jump of the clock in a run is not seen",
+        changes(SENDER, ("        elif self._is_doubted():\n", "        elif False:\n")),
+        (f"{BELIEF}::test_a_jump_in_the_middle_of_a_run_ends_the_run_and_nothing_else",),
+    ),
+    Mutant(
+        "what a wrong clock has ended stays so",
+        changes("dispatch.py", ("self._recover, self._give_back,", "self._recover,")),
+        (
+            f"{BELIEF}::test_a_clock_that_stays_ahead_is_believed_and_what_it_ended_is_given_back_when_it_was_wrong",
+        ),
+    ),
+    Mutant(
+        "what is cancelled is given back",
+        changes("outbox/ahead.py", ("    col(Mailing.cancelled_at).is_(None),\n", "")),
+        (
+            f"{BELIEF}::test_a_clock_that_stays_ahead_is_believed_and_what_it_ended_is_given_back_when_it_was_wrong",
+        ),
+    ),
+    Mutant(
+        "an idle run believes every clock",
+        changes(
+            "idle.py", ("        if belief.ahead(lock, now, boot) is not None:\n", "        if False:\n")
+        ),
+        (f"{BELIEF}::test_an_idle_run_beats_by_no_clock_that_is_doubted",),
+    ),
     Mutant(
         "a stale note of the zone is not said",
         changes(

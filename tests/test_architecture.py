@@ -21,6 +21,7 @@ ROAD = [
     *(
         "database",
         "idle",
+        "belief",
         "models",
         "settings",
         "stop",
@@ -103,6 +104,7 @@ def test_the_clock_and_chance_are_read_where_a_command_begins() -> None:
         "datetime.now",
         "datetime.utcnow",
         "time.time",
+        "time.clock_gettime",
         "time.monotonic",
         "random.random",
         "random.Random",

@@ -6,7 +6,7 @@ import typer
 
 from mailer_cli import output
 from mailer_cli.cli.common import DryRun, Invocation, command, utc_now
-from mailer_cli.cli.mailing_views import zone_warnings
+from mailer_cli.cli.mailing_views import counted, zone_warnings
 from mailer_cli.errors import DatabaseFailed, Misconfigured
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mailer_cli.outbox import Misfit
 
 EXIT_CODES = {
+    "clock_ahead": 75,
     "gateway_down": 69,
     "gateway_nonsense": 76,
     "too_many_rejected": 76,
@@ -34,7 +35,11 @@ PAUSED = (
     "mailing {id} has paused itself: in three runs in a row ten of its messages in a row were "
     "refused. See mailer mailings show {id}, then mailer mailings resume {id}"
 )
-ENDINGS = {"time_up": "its time was up; the next run goes on", "signal": "it was told to stop"}
+ENDINGS = {
+    "time_up": "its time was up; the next run goes on",
+    "signal": "it was told to stop",
+    "clock_ahead": "the clock was set ahead",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -73,6 +78,7 @@ def _run(at: Invocation, mailing: int | None, max_seconds: float | None) -> "Sum
     import time
 
     from mailer_cli import dispatch
+    from mailer_cli.belief import boot_of
 
     settings = at.settings
     if max_seconds is not None:
@@ -93,6 +99,7 @@ def _run(at: Invocation, mailing: int | None, max_seconds: float | None) -> "Sum
             stop=at.stop,
             reload_token=lambda: _renewed_token(at),
             progress=progress,
+            boot=lambda: boot_of(time.clock_gettime(time.CLOCK_BOOTTIME)),
             warn=at.printer.warn,
         )
         return dispatch.run(at.database, settings, world, mailing)
@@ -156,7 +163,22 @@ def _warnings(at: Invocation, summary: "Summary") -> tuple[str, ...]:
     found += [PAUSED.format(id=each) for each in summary.paused]
     if summary.is_news_of_zones or not quiet:
         found += zone_warnings(summary.unknown_zones)
+    if summary.stopped == "clock_ahead" and (summary.is_news_of_clock or not quiet):
+        found.append(_doubt(summary))
+    if summary.given_back:
+        found.append(
+            f"{counted(summary.given_back, 'message')} had ended by a clock that was ahead, and wait again:"
+            " their mailings have not ended"
+        )
     return (*found, *_misfits(summary.misfits))
+
+
+def _doubt(summary: "Summary") -> str:
+    ahead = f" by {summary.clock_ahead}" if summary.clock_ahead else ""
+    return (
+        f"the clock was set ahead{ahead.partition('.')[0]} while the machine ran, and is doubted: nothing is"
+        " sent or ended by it until it has stayed so for ten minutes. Check it: timedatectl"
+    )
 
 
 def _misfits(misfits: "Sequence[Misfit]") -> list[str]:
@@ -172,6 +194,8 @@ def _misfits(misfits: "Sequence[Misfit]") -> list[str]:
 
 
 def _lines(summary: "Summary") -> list[str]:
+    if summary.run_id is None and summary.stopped == "clock_ahead":
+        return []
     if summary.run_id is None:
         from mailer_cli.idle import NOTHING_TO_DO
 

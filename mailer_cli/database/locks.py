@@ -5,10 +5,12 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from errno import EACCES
 from pathlib import Path
 
+from mailer_cli import belief
+from mailer_cli.belief import Boot
 from mailer_cli.database.engine import Database
 from mailer_cli.errors import DatabaseFailed, Refused, TryLater
 from mailer_cli.idle import lock_of
@@ -89,6 +91,10 @@ class RunLocks:
             with suppress(OSError):
                 self._follow()
         os.utime(self._lock)
+
+    def clock_ahead(self, now: datetime, boot: Boot | None) -> timedelta | None:
+        """How far ahead a clock is that is not to be believed, else None; what is believed is kept here."""
+        return belief.ahead(self._lock, now, boot)
 
     def close(self) -> None:
         for file, _ in self._files():

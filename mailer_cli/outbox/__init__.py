@@ -13,7 +13,7 @@ The life of a message, and where each step is:
     runs.py     sending -> pending | unknown, what a dead run owned
     zones.py    what waits for a zone that this machine does not know
     pace.py     when the rate lets the next ones start
-    ahead.py    what a clock that was ahead has left behind
+    ahead.py    what a clock that was ahead has left behind; what it has ended: expired, unknown -> pending
     close.py    pending -> expired | cancelled (or unknown); failed, unknown, cancelled -> pending;
                 an operator's word
     misfits.py  pending, sending -> failed | unknown, where a row is damaged
@@ -21,7 +21,7 @@ The life of a message, and where each step is:
     purge.py    deleted, long after its mailing's end and when nothing of that is unfinished
 """
 
-from mailer_cli.outbox.ahead import bring_back, has_ahead
+from mailer_cli.outbox.ahead import bring_back, give_back, has_ahead, has_lost
 from mailer_cli.outbox.choose import Demand
 from mailer_cli.outbox.claim import Batch, Claimed, claim
 from mailer_cli.outbox.close import Retried, cancel, expire, follow_zones, has_overdue, resolve, retry, revive
@@ -66,8 +66,10 @@ __all__ = [
     "fixed",
     "follow_zones",
     "forget",
+    "give_back",
     "has_ahead",
     "has_due",
+    "has_lost",
     "has_overdue",
     "is_free",
     "leaves",

@@ -30,6 +30,7 @@ from mailer_cli.outbox import turns
 from mailer_cli.outbox.number import doubtful, taken, unwanted
 from mailer_cli.outbox.turns import IS_STOPPED
 
+ENDED = "mailing ended"
 PENDING = col(Message.status) == "pending"  # literally as in the partial index, or it is not used
 
 
@@ -49,7 +50,7 @@ def expire(connection: Connection, now: datetime) -> Closed:
     """
     cancelled = _close(connection, _waits_where(IS_STOPPED), MessageStatus.CANCELLED, "mailing cancelled")
     overdue = col(Mailing.end_at) <= now
-    expired = _close(connection, _waits_where(overdue), MessageStatus.EXPIRED, "mailing ended")
+    expired = _close(connection, _waits_where(overdue), MessageStatus.EXPIRED, ENDED)
     for over in (IS_STOPPED, overdue):
         turns.forget(connection, over)
     return Closed(expired.ended, expired.unknown + cancelled.unknown)
