@@ -243,7 +243,7 @@ def _gateway_url(value: str | None) -> str:
     if value is None:
         raise Misconfigured("the gateway's address is missing: URL", f"URL=https://... : {HINT} (MAILER_URL)")
     parts = _address(value)
-    if parts is None or parts.username or parts.query or parts.fragment:
+    if parts is None or HIDING.search(value):
         raise _bad("URL", value, "an http or https address as https://probe.fbrq.cloud/v1/send/")
     return value.rstrip("/")
 
@@ -254,10 +254,18 @@ def _address(value: str) -> "SplitResult | None":
 
     try:
         parts = urlsplit(value)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        good = parts.scheme in ("http", "https") and _is_host(parts.hostname or "") and (parts.port or 1) > 0
     except ValueError:
         return None
-    return parts if good and value.isprintable() and " " not in value else None
+    return parts if good and value.isprintable() and not set(value) & set(" \\") else None
+
+
+def _is_host(name: str) -> bool:
+    """Whether it can be a host's name or number. Raises: ValueError for `xn--` before what is no name."""
+    if "xn--" in name or not name.isascii():
+        name = name.encode("idna").decode("ascii")
+        name.encode("ascii").decode("idna")
+    return HOST.fullmatch(name) is not None
 
 
 def _token(value: str | None) -> str:
@@ -282,9 +290,30 @@ def _proxy(value: str | None) -> str | None:
     return value
 
 
-# a user before a host, what follows a path, and a JWT that was pasted into the wrong line
-SECRET = re.compile(r"(?<=//).*(?=@)|(?<=[?#]).+|eyJ[\w-]+(?:\.[\w-]*)*")
+HOST = re.compile(r"[0-9A-Za-z._-]+|[0-9A-Fa-f:.]+")
+# a user, a query or a fragment, however they are written, and a JWT
+HIDING = re.compile(r"[@?#]|%(?:40|3f|23)|eyJ", re.IGNORECASE)
+
+
+SUSPECT = re.compile(HIDING.pattern + r"|%|//|\\|:\D", re.IGNORECASE)
+LOGIN = re.compile(r"(?::|%3a).*(?:@|%40)|eyJ", re.IGNORECASE | re.DOTALL)
+
+
+def may_hold_a_login(path: str) -> bool:
+    """Whether what should be a file's name may be an address with a password, or a token."""
+    return LOGIN.search(path) is not None
+
+
+def _shown(value: str) -> str:
+    """A value that is refused, as it may be shown. What may hold a password or a token never is, in whatever
+    form; of an address its scheme and host are, when they are certain."""
+    if not SUSPECT.search(value):
+        return repr(value)
+    parts = _address(value)
+    if parts is None or HIDING.search(parts.netloc):
+        return "hidden, as it may hold a password"
+    return repr(f"{parts.scheme}://{parts.netloc}/...")
 
 
 def _bad(name: str, value: str, allowed: str) -> Misconfigured:
-    return Misconfigured(f"{name} is {SECRET.sub('***', value)!r}, allowed is {allowed}", HINT)
+    return Misconfigured(f"{name} is {_shown(value)}, allowed is {allowed}", HINT)

@@ -975,6 +975,24 @@ TURNS_IN_TIME = (
     ),
 )
 
+SHOWN = "tests/test_settings.py::test_nothing_that_may_be_secret_in_an_address_is_ever_shown"
+
+ADDRESSES = (
+    Mutant(
+        "a password in an address is shown",
+        changes("settings.py", ("    if not SUSPECT.search(value):\n", "    if SUSPECT:\n")),
+        (SHOWN,),
+    ),
+    Mutant(
+        "an address without a user may have a password",
+        changes(
+            "settings.py",
+            ("if parts is None or HIDING.search(value):", "if parts is None or parts.username:"),
+        ),
+        ("tests/test_security.py::test_no_command_shows_a_password_in_an_address",),
+    ),
+)
+
 MUTANTS = {
     each.name: each
     for some in list(globals().values())

@@ -17,6 +17,7 @@ from mailer_cli.gateway.client import Gateway
 from mailer_cli.stop import Stop
 from tests.conftest import TOKEN, Mailer
 from tests.rows import add_client, add_mailing, add_message
+from tests.test_settings import HIDDEN, WORD
 
 PHONE = 79161234567
 
@@ -174,6 +175,25 @@ def test_the_log_and_what_verbose_says_have_no_whole_phone_and_no_text(mailer: M
     for told in (ran.out + ran.err, logged.read_text()):
         assert "7916***4567" in told
         assert str(PHONE) not in told and "for you alone" not in told
+
+
+@pytest.mark.parametrize("name", ["URL", "MAILER_PROXY", "MAILER_DATABASE"])
+@pytest.mark.parametrize("value", HIDDEN)
+def test_no_command_shows_a_password_in_an_address(mailer: Mailer, name: str, value: str) -> None:
+    lines = {"TOKEN": TOKEN, "URL": "http://127.0.0.1:9/"} | {name: value}
+    Path(".env").write_text("".join(f"{name}='{value}'\n" for name, value in lines.items()))
+    for command in (
+        ["doctor"],
+        ["dispatch", "-v"],
+        ["init"],
+        ["clients", "list", "--json"],
+        ["schedule", "cron"],
+    ):
+        ran = mailer(*command, code=None)
+        assert ran.code != 70 and WORD not in ran.out + ran.err, command
+    if name == "MAILER_DATABASE":
+        ran = mailer("--database", value, "db", "upgrade", code=None)
+        assert ran.code in (74, 78) and WORD not in ran.out + ran.err
 
 
 def test_a_bug_in_the_middle_of_a_run_tells_neither_token_nor_phone(

@@ -15,7 +15,7 @@ from mailer_cli.database.engine import Database
 from mailer_cli.database.journal import choose_journal, set_journal
 from mailer_cli.errors import DatabaseFailed, Misconfigured
 from mailer_cli.owners import open_or_make
-from mailer_cli.settings import Settings
+from mailer_cli.settings import Settings, may_hold_a_login
 
 MIGRATIONS = Path(__file__).parent.with_name("migrations")
 PATH_HINT = "give a file path, or sqlite:///path"
@@ -172,10 +172,12 @@ def _foreign(database: Database) -> Misconfigured:
 def _sqlite_path(settings: Settings) -> Path:
     value = settings.database
     if "://" not in value:
+        if may_hold_a_login(value):
+            raise Misconfigured("MAILER_DATABASE is an address with a password, not a file", PATH_HINT)
         return Path(value)
     try:
         url = sqlalchemy.make_url(value)
-    except sqlalchemy.exc.ArgumentError:
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # the latter for a port that is none
         raise Misconfigured("MAILER_DATABASE is not an SQLAlchemy URL", PATH_HINT) from None
     if url.get_backend_name() != "sqlite" or not url.database:
         raise Misconfigured(

@@ -27,10 +27,10 @@ ROUNDS = 4  # of the event loop, in which it reads whatever has come
 def checked_address(url: str) -> str:
     try:
         address = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise Misconfigured(f"the gateway's address cannot be used: {error}") from error
+    except (httpx.InvalidURL, ValueError):  # the latter from a host's name; neither is shown, nor kept
+        raise Misconfigured("the gateway's address cannot be used: URL") from None
     if address.scheme not in ("http", "https") or not address.host:
-        raise Misconfigured(f"the gateway's address is {url!r}, allowed is http or https")
+        raise Misconfigured("the gateway's address is not an http or https one: URL")
     return str(address).rstrip("/")
 
 
