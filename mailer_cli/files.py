@@ -29,11 +29,18 @@ SETTINGS = "the settings file"
 def open_input(path: Path) -> AbstractContextManager[BinaryIO]:
     """The file, or standard input for `-`. Raises: Invalid."""
     if path == STREAM:
-        return nullcontext(sys.stdin.buffer)
+        return nullcontext(standard_input())
     try:
         return path.open("rb")
     except OSError as error:
         raise Invalid(f"cannot read {path}: {error.strerror}") from error
+
+
+def standard_input() -> BinaryIO:
+    """Raises: Invalid when there is none, as after `<&-`."""
+    if sys.stdin is None:
+        raise Invalid("cannot read standard input: it is closed", "name a file")
+    return sys.stdin.buffer
 
 
 # What no result may take the place of

@@ -3,6 +3,7 @@
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -194,7 +195,7 @@ def test_a_request_takes_no_longer_than_an_end_that_came_nearer(lab: Lab, names:
 
 def test_a_run_that_is_told_to_stop_waits_for_no_connection(lab: Lab, names: Names) -> None:
     lab.add_mailing(MESSAGES)
-    stop = Stop()
+    stop = Stop(time.monotonic)
     with run_that_waits(lab, names, stop) as ended:
         stop.ask(15)
         assert (ended().stopped, names.go.is_set()) == ("signal", False)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mailer_cli import output
-from mailer_cli.cli.common import Invocation, Limit, Yes, command, confirm
+from mailer_cli.cli.common import LARGEST_ID, Invocation, Limit, Yes, command, confirm
 from mailer_cli.errors import Invalid
 
 if TYPE_CHECKING:
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Clients: add, list, edit, remove, block, import, export.")
 
-Id = Annotated[int, typer.Argument(metavar="ID", min=1, help="A client's id.")]
-Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=1, help="Clients' ids.")]
+Id = Annotated[int, typer.Argument(metavar="ID", min=1, max=LARGEST_ID, help="A client's id.")]
+Ids = Annotated[
+    list[int] | None, typer.Argument(metavar="[ID]...", min=1, max=LARGEST_ID, help="Clients' ids.")
+]
 Phone = Annotated[str | None, typer.Option(metavar="P", help="As 79161234567 or +7 916 123-45-67.")]
 Phones = Annotated[list[str] | None, typer.Option("--phone", metavar="P", help="A phone; may be repeated.")]
 Code = Annotated[str | None, typer.Option(metavar="C", help="Three digits; of the phone when left out.")]
@@ -133,7 +135,9 @@ def list_(
         typer.Option(help="Only these; all but the removed when left out."),
     ] = None,
     limit: Limit = None,
-    after: Annotated[int | None, typer.Option(metavar="ID", help="Go on after this client.")] = None,
+    after: Annotated[
+        int | None, typer.Option(metavar="ID", min=1, max=LARGEST_ID, help="Go on after this client.")
+    ] = None,
 ) -> output.Result:
     """List clients, newest first.
 

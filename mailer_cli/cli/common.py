@@ -1,7 +1,6 @@
 """What all commands share: options, one invocation's settings, and the road from a function to its result."""
 
 import inspect
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -36,10 +35,12 @@ EXITS = {
     78: "configuration: setting, schema, no database",
 }
 
+LARGEST_ID = 2**63 - 1  # what the database can hold
+
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, change nothing.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")]
-Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many rows.")]
+Limit = Annotated[int | None, typer.Option(min=1, max=LARGEST_ID, metavar="N", help="At most so many rows.")]
 
 
 Command = Callable[..., Result | None]
@@ -215,7 +216,9 @@ def read_text(source: Path) -> str:
     """A text from a file, or from standard input for `-`. Raises: Invalid."""
     try:
         if str(source) == "-":
-            return sys.stdin.buffer.read().decode("utf-8-sig")
+            from mailer_cli import files
+
+            return files.standard_input().read().decode("utf-8-sig")
         return source.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise Invalid(f"cannot read {source}: {error.strerror}") from error
@@ -224,6 +227,7 @@ def read_text(source: Path) -> str:
 
 
 __all__ = [
+    "LARGEST_ID",
     "DryRun",
     "Force",
     "Invocation",

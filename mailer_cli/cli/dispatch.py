@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mailer_cli import output
-from mailer_cli.cli.common import DryRun, Invocation, command, utc_now
+from mailer_cli.cli.common import LARGEST_ID, DryRun, Invocation, command, utc_now
 from mailer_cli.cli.mailing_views import counted, zone_warnings
 from mailer_cli.errors import DatabaseFailed, Misconfigured
 
@@ -50,9 +50,12 @@ def register(app: typer.Typer) -> None:
     @command(app, "dispatch", example="mailer dispatch --quiet", exits=exits, drains=True)
     def dispatch(
         at: Invocation,
-        mailing: Annotated[int | None, typer.Option(metavar="ID", help="Send this mailing alone.")] = None,
+        mailing: Annotated[
+            int | None, typer.Option(metavar="ID", min=1, max=LARGEST_ID, help="Send this mailing alone.")
+        ] = None,
         max_seconds: Annotated[
-            float | None, typer.Option(metavar="S", min=1, help="Claim nothing after so many seconds.")
+            float | None,
+            typer.Option(metavar="S", min=1, max=86_400, help="Claim nothing after so many seconds."),
         ] = None,
         dry_run: DryRun = False,
     ) -> output.Result:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mailer_cli.cli.common import Invocation, read_text
+from mailer_cli.cli.common import LARGEST_ID, Invocation, read_text
 from mailer_cli.errors import Invalid
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from mailer_cli.models import MailingStatus
     from mailer_cli.times import Window
 
-LARGEST_ID = 2**63 - 1  # what the database can hold
 PRIORITY = 1000
 
 

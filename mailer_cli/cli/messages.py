@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mailer_cli import output
-from mailer_cli.cli.common import Invocation, Limit, command
-from mailer_cli.cli.mailing_options import LARGEST_ID
+from mailer_cli.cli.common import LARGEST_ID, Invocation, Limit, command
 from mailer_cli.cli.mailing_views import purge_warnings
 from mailer_cli.errors import Invalid
 

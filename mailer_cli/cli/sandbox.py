@@ -38,7 +38,9 @@ def register(app: typer.Typer) -> None:
             Path | None, typer.Option(metavar="FILE", help="Append a JSON line for each request.")
         ] = None,
         seed: Annotated[int | None, typer.Option(help="Make the faults repeatable.")] = None,
-        stop_after: Annotated[float | None, typer.Option(metavar="S", help="Stop by itself.")] = None,
+        stop_after: Annotated[
+            float | None, typer.Option(metavar="S", min=0, max=31_536_000, help="Stop by itself.")
+        ] = None,
     ) -> None:
         """A gateway to try things on: loopback only, true to the real one's interface, faulty on request.
 

@@ -10,8 +10,7 @@ import typer
 
 from mailer_cli import output
 from mailer_cli.cli import mailing_views
-from mailer_cli.cli.common import Invocation, command
-from mailer_cli.cli.mailing_options import LARGEST_ID
+from mailer_cli.cli.common import LARGEST_ID, Invocation, command
 from mailer_cli.errors import Invalid
 
 if TYPE_CHECKING:
