@@ -2,5 +2,5 @@
 
 __version__ = "0.1.0"
 
-SCHEMA = "0008"
+SCHEMA = "0009"
 """The newest migration; a test keeps it equal to the folder."""

@@ -230,6 +230,7 @@ class Run(SQLModel, table=True):
     unknown: int = 0
     expired: int = 0
     repeats: int = 0
+    turns: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # that it has committed
 
 
 class Message(SQLModel, table=True):

@@ -8,7 +8,7 @@ An answer stays in hand until it is recorded: whatever fails in a turn, what is 
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from mailer_cli import breaker, mailings, outbox
 from mailer_cli.belief import Boot
 from mailer_cli.caution import Caution
 from mailer_cli.company import Company
-from mailer_cli.database import Database, persistently
+from mailer_cli.database import Database, Turn, Turns, persistently
 from mailer_cli.decide import Limits, decide
 from mailer_cli.errors import MailerError
 from mailer_cli.gate import Asked, Gate, News, Waiting
@@ -80,6 +80,16 @@ class _Turned:
 Sparing = Callable[[Callable[[], _Turned]], _Turned]
 
 
+@dataclass(frozen=True)
+class _Committed:
+    """The same, and what the run learns of it when it is committed."""
+
+    turned: _Turned
+    changed: Sequence[Verdict]
+    refused: Collection[int]
+    paused: Collection[int]
+
+
 class Sender:
     """The requests of one run, from the first to the last."""
 
@@ -105,6 +115,7 @@ class Sender:
         self.paused: list[int] = []  # of them, those that sleep from now on
         self._database, self._gateway, self._settings, self._world = database, gateway, settings, world
         self._run_id, self._only = run_id, only
+        self._turns = Turns(database, run_id)
         self._beat = beat  # says that the run is at work
         self._is_doubted = is_doubted  # whether the clock is not to be believed
         self._sparing = sparing  # sets aside the rows that stop a turn, and does it again
@@ -248,18 +259,17 @@ class Sender:
     def _in_database(self, done: Sequence[_Finished], slots: int, asked: Asked) -> _Turned:
         """Persistently while there is an answer to lose, in hand or in flight, unless the run is aborted."""
 
-        def work() -> _Turned:
-            return self._sparing(
-                lambda: (
-                    (None if done or asked.late else self._look(slots, asked))
-                    or self._record_and_claim(done, slots, asked)
-                )
-            )
+        turn = Turn(lambda connection: self._record_and_claim(connection, done, slots, asked), self._learn_of)
 
-        if not done and not self._in_flight:
-            turned = work()
-        else:
-            turned = persistently(work, PATIENCE, lambda: self._world.stop.is_abort)
+        def work() -> _Turned:
+            is_needed = done or asked.late or self._turns.is_in_doubt
+            return (None if is_needed else self._look(slots, asked)) or self._turns.take(turn).turned
+
+        def gives_up() -> bool:
+            has_something = done or self._in_flight or self._turns.is_in_doubt
+            return self._world.stop.is_abort or not has_something
+
+        turned = persistently(lambda: self._sparing(work), PATIENCE, gives_up)
         return self._looked_again(turned, asked)
 
     def _look(self, slots: int, asked: Asked) -> _Turned | None:
@@ -273,32 +283,37 @@ class Sender:
             leaves = outbox.leaves(connection, self._run_id, asked.claimed, now)
         return _Turned(state, Batch([], held_until, self._served), News(seen_at, leaves))
 
-    def _record_and_claim(self, done: Sequence[_Finished], slots: int, asked: Asked) -> _Turned:
+    def _record_and_claim(
+        self, connection: Connection, done: Sequence[_Finished], slots: int, asked: Asked
+    ) -> _Committed:
         chance, learnt = self._world.chance, self._learnt
         verdicts = [decide(each.claimed, each.answer, self._limits, each.at, chance()) for each in done]
-        with self._database.write() as connection:
-            # only here: waiting for the write lock may have taken long
-            now, began = self._world.clock(), self._world.timer()
-            changed = outbox.record(connection, self._run_id, verdicts)
-            state = breaker.note(connection, [each.answer for each in done], now)
-            paused = mailings.remember(connection, learnt.taken, learnt.refused, now)
-            rate, lead = self._settings.rate, self._gate.lead
-            moments = outbox.renew(connection, asked.places, rate, now, lead)
-            allowed = self._allowed(state, slots, now)
-            demand = Demand(self._run_id, allowed, rate, self._only, self._served, self._room, lead)
-            batch = outbox.claim(connection, demand, self._texts, now)
-            if not allowed:
-                batch = replace(batch, held_until=self._left_alone_until(connection, state, slots, now))
-            leaves = outbox.leaves(connection, self._run_id, asked.claimed, now)
-            leaves |= {each.message_id: Leave(each.deadline, each.rate) for each in batch.claimed}
-            news = News(self._world.timer(), leaves, moments)  # nobody can change it before the commit
-        self._unstarted += batch.claimed
-        self._count(changed)
-        self.counts.claimed += len(batch.claimed)
-        self.counts.repeats += sum(each.attempt > 1 for each in batch.claimed)
-        self.put_aside += learnt.refused
-        self.paused += paused
-        return _Turned(state, batch, news, began)
+        # only here: waiting for the write lock may have taken long
+        now, began = self._world.clock(), self._world.timer()
+        changed = outbox.record(connection, self._run_id, verdicts)
+        state = breaker.note(connection, [each.answer for each in done], now)
+        paused = mailings.remember(connection, learnt.taken, learnt.refused, now)
+        rate, lead = self._settings.rate, self._gate.lead
+        moments = outbox.renew(connection, asked.places, rate, now, lead)
+        allowed = self._allowed(state, slots, now)
+        demand = Demand(self._run_id, allowed, rate, self._only, self._served, self._room, lead)
+        batch = outbox.claim(connection, demand, self._texts, now)
+        if not allowed:
+            batch = replace(batch, held_until=self._left_alone_until(connection, state, slots, now))
+        leaves = outbox.leaves(connection, self._run_id, asked.claimed, now)
+        leaves |= {each.message_id: Leave(each.deadline, each.rate) for each in batch.claimed}
+        news = News(self._world.timer(), leaves, moments)  # nobody can change it before the commit
+        return _Committed(_Turned(state, batch, news, began), changed, learnt.refused, paused)
+
+    def _learn_of(self, done: _Committed) -> None:
+        """Once it is known to be so in the database."""
+        claimed = done.turned.batch.claimed
+        self._unstarted += claimed
+        self._count(done.changed)
+        self.counts.claimed += len(claimed)
+        self.counts.repeats += sum(each.attempt > 1 for each in claimed)
+        self.put_aside += done.refused
+        self.paused += done.paused
 
     def _looked_again(self, turned: _Turned, asked: Asked) -> _Turned:
         """With fresh news, where a slow disk has made them old: it may be read quickly all the same."""
@@ -397,11 +412,13 @@ class Sender:
             else:
                 await asyncio.wait(list(self._in_flight), timeout=LOOK_UP)
         self._known += self._finished
-        self._known += [self._finish(each, NOT_STARTED, self._token) for each in self._unstarted]
         await asyncio.shield(asyncio.to_thread(self._record_known))
 
     def _record_known(self) -> None:
         """All at once, else each by itself, so that one that cannot be keeps no other from its record."""
+        with contextlib.suppress(MailerError):
+            self._turns.settle()
+        self._known += [self._finish(each, NOT_STARTED, self._token) for each in self._unstarted]
         with contextlib.suppress(MailerError):  # the database has been asked persistently
             if not self._is_recorded(self._known):
                 for each in self._known:
@@ -421,11 +438,8 @@ class Sender:
         """Without chance or clock, which may be what has failed."""
         verdicts = [decide(each.claimed, each.answer, self._limits, each.at, 0.5) for each in known]
 
-        def work() -> Sequence[Verdict]:
-            with self._database.write() as connection:
-                return outbox.record(connection, self._run_id, verdicts)
-
-        self._count(persistently(work, PATIENCE, lambda: self._world.stop.is_abort))
+        turn = Turn(lambda connection: outbox.record(connection, self._run_id, verdicts), self._count)
+        persistently(lambda: self._turns.take(turn), PATIENCE, lambda: self._world.stop.is_abort)
 
     # One message
 

@@ -208,6 +208,7 @@ THE_EIGHT = (
 )
 
 FILES, ITS_TESTS = "files.py", "tests/test_files.py"
+TURNS = "tests/test_turns_done_once.py"
 IDENTITY, OWNERS = "tests/test_identity.py", "tests/test_owners.py"
 NAMES_AND_THINGS = (
     Mutant(
@@ -219,6 +220,24 @@ NAMES_AND_THINGS = (
         "a database is whatever has its name",
         changes("database/engine.py", ("if found != self._identity:", "if found is None:")),
         (f"{IDENTITY}::test_answers_go_into_no_other_database",),
+    ),
+    Mutant(
+        "a turn whose commit failed is done anew",
+        changes(
+            "database/turns.py",
+            ("if turn is not None and found == self._done + 1:", "if found == -1:"),
+            ("if found != self._done:", "if found == -1:"),
+        ),
+        (f"{TURNS}::test_a_turn_is_done_once_whatever_its_commit_says",),
+    ),
+    Mutant(
+        "a turn whose commit failed was done",
+        changes(
+            "database/turns.py",
+            ("and found == self._done + 1:", "and found is not None:"),
+            ("if found != self._done:", "if found == -1:"),
+        ),
+        (f"{TURNS}::test_a_turn_is_done_once_whatever_its_commit_says",),
     ),
     Mutant(
         "what root makes is root's",

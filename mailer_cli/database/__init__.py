@@ -3,6 +3,7 @@
 engine.py    an open database: transactions that take turns, the driver's errors in our words
 schema.py    making, opening, upgrading; ids that are never used again
 journal.py   which journal is safe with this SQLite
+turns.py     a run's transactions, each done once, whatever its COMMIT says
 rows.py      many rows for one statement
 fit.py       rows that are not what their table says
 temporary.py where SQLite keeps what is temporary
@@ -25,6 +26,7 @@ from mailer_cli.database.schema import (
     unopened,
     upgrade,
 )
+from mailer_cli.database.turns import Turn, Turns
 
 __all__ = [
     "BUSY_TIMEOUT",
@@ -32,6 +34,8 @@ __all__ = [
     "Database",
     "Journal",
     "RunLocks",
+    "Turn",
+    "Turns",
     "choose_journal",
     "create_database",
     "insert_new",
