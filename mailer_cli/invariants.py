@@ -126,12 +126,13 @@ OVERDUE = text("""
 
 
 def check(database: Database, now: datetime) -> Iterator[Finding]:
-    """The file first, then its content; each in its own transaction, so that a dispatch gets its turns."""
+    """The file first, then its content, as both are at one moment; a dispatch goes on meanwhile."""
     try:
-        yield from _check_file(database)
-        yield _check_rows(database)
-        yield from (_check_rule(database, each) for each in INVARIANTS)
-        yield _overdue(database, now)
+        with files.at_one_moment(database) as still:
+            yield from _check_file(still)
+            yield _check_rows(still)
+            yield from (_check_rule(still, each) for each in INVARIANTS)
+            yield _overdue(still, now)
     except Unreadable as error:
         yield failure("file", error)
 

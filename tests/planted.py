@@ -208,7 +208,7 @@ THE_EIGHT = (
 )
 
 FILES, ITS_TESTS = "files.py", "tests/test_files.py"
-TURNS = "tests/test_turns_done_once.py"
+TURNS, READERS = "tests/test_turns_done_once.py", "tests/test_readers.py"
 IDENTITY, OWNERS = "tests/test_identity.py", "tests/test_owners.py"
 NAMES_AND_THINGS = (
     Mutant(
@@ -238,6 +238,16 @@ NAMES_AND_THINGS = (
             ("if found != self._done:", "if found == -1:"),
         ),
         (f"{TURNS}::test_a_turn_is_done_once_whatever_its_commit_says",),
+    ),
+    Mutant(
+        "a check reads the database itself",
+        changes("database/files.py", ("yield Database(copy, called=database.path)", "yield database")),
+        (f"{READERS}::test_a_long_look_reads_nothing_of_the_database_itself",),
+    ),
+    Mutant(
+        "a copy has what was read without a lock",
+        changes("database/files.py", ("        _write(copy, late)\n", "")),
+        (f"{READERS}::test_a_copy_has_what_was_committed_while_it_was_made",),
     ),
     Mutant(
         "what root makes is root's",

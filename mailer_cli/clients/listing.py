@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, case, exists, select
 from sqlmodel import col
 
 from mailer_cli.database import Database
+from mailer_cli.database import pages as database_pages
 from mailer_cli.errors import Refused
 from mailer_cli.models import Block, Client
 
@@ -120,17 +121,20 @@ def pages(
     Every page is a transaction of its own: a slow reader holds up no writer.
     """
     query = select(*columns).where(*wanted.matches()).order_by(col(Client.id).desc())
-    while limit is None or limit > 0:
-        size = PAGE if limit is None else min(PAGE, limit)
-        bounded = query if after is None else query.where(col(Client.id) < after)
-        with database.read() as connection:
-            page = connection.execute(bounded.limit(size)).all()
-        if page:
-            yield page
-        if len(page) < size:
-            return
-        after = page[-1][0]
-        limit = None if limit is None else limit - size
+
+    def look(connection: Connection, bounds: Sequence[ColumnElement[bool]], size: int) -> Sequence[Row[Any]]:
+        return connection.execute(query.where(*bounds).limit(size)).all()
+
+    yield from database_pages(
+        database,
+        col(Client.id),
+        look,
+        lambda row: int(row[0]),
+        size=PAGE,
+        limit=limit,
+        after=after,
+        is_direct=wanted.phone is not None,  # by its index
+    )
 
 
 def stopped(

@@ -3,6 +3,7 @@
 engine.py    an open database: transactions that take turns, the driver's errors in our words
 schema.py    making, opening, upgrading; ids that are never used again
 journal.py   which journal is safe with this SQLite
+paging.py    long lists, read in short transactions
 turns.py     a run's transactions, each done once, whatever its COMMIT says
 rows.py      many rows for one statement
 fit.py       rows that are not what their table says
@@ -15,6 +16,7 @@ from mailer_cli import SCHEMA
 from mailer_cli.database.engine import BUSY_TIMEOUT, Database, insert_new, persistently, translated
 from mailer_cli.database.journal import Journal, choose_journal
 from mailer_cli.database.locks import RunLocks, last_beat, lock_path
+from mailer_cli.database.paging import pages
 from mailer_cli.database.schema import (
     create_database,
     open_database,
@@ -42,6 +44,7 @@ __all__ = [
     "last_beat",
     "lock_path",
     "open_database",
+    "pages",
     "persistently",
     "require_file",
     "require_folder",

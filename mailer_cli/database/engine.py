@@ -35,8 +35,8 @@ class Database:
 
     What it is, is known from the first time on: another file that takes its name meanwhile is not touched."""
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, create: bool = False, called: Path | None = None) -> None:
+        self.path = called or path  # as errors call it
         self.engine = _engine(path, create=create)
         self._held: Connection | None = None
         self._place = path.absolute()

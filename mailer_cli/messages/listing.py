@@ -1,6 +1,6 @@
 """Many messages, by what is asked for: newest first, in pages found by id, so that a list streams."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 from sqlmodel import col
 
 from mailer_cli import mailings, outbox
-from mailer_cli.database import Database
+from mailer_cli.database import Database, pages
 from mailer_cli.errors import Refused
 from mailer_cli.messages.overview import Overview, overviews
 from mailer_cli.models import Client, Mailing, Message, MessageStatus
@@ -41,18 +41,24 @@ def listed(
     """
     with database.read() as connection:
         _require_known(connection, wanted, now)
-        conditions = list(_conditions(connection, wanted))
-    left = limit
-    while left is None or left > 0:
-        size = PAGE if left is None else min(PAGE, left)
-        older = [col(Message.id) < after] if after is not None else []
-        with database.read() as connection:
-            page = overviews(connection, *conditions, *older, limit=size)
+        conditions, within = list(_conditions(wanted)), _within(connection, wanted)
+
+    def look(connection: Connection, bounds: Sequence[ColumnElement[bool]], size: int) -> list[Overview]:
+        return overviews(connection, *conditions, *bounds, limit=size)
+
+    found = pages(
+        database,
+        col(Message.id),
+        look,
+        lambda each: each.id,
+        size=PAGE,
+        limit=limit,
+        after=after,
+        within=within,
+        is_direct=wanted.client_id is not None or not conditions,
+    )
+    for page in found:
         yield from page
-        if len(page) < size:
-            return
-        after = page[-1].id
-        left = None if left is None else left - size
 
 
 def _require_known(connection: Connection, wanted: Wanted, now: datetime) -> None:
@@ -64,11 +70,12 @@ def _require_known(connection: Connection, wanted: Wanted, now: datetime) -> Non
             raise Refused(f"no such client: {wanted.client_id}", "mailer clients list")
 
 
-def _conditions(connection: Connection, wanted: Wanted) -> Iterator[ColumnElement[bool]]:
+def _conditions(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
     if wanted.client_id is not None:
         yield of_client(wanted.client_id)
     if wanted.mailing_id is not None:
-        yield _of_mailing(connection, wanted.mailing_id)
+        # `+ 0` hides it from the index of mailings, through which each page would sort the whole mailing
+        yield col(Message.mailing_id) + 0 == wanted.mailing_id
     if wanted.statuses:
         yield col(Message.status).in_([each.value for each in wanted.statuses])
     if wanted.operator_codes:
@@ -86,12 +93,13 @@ def of_client(client_id: int) -> ColumnElement[bool]:
     return and_(col(Message.mailing_id).in_(select(col(Mailing.id))), col(Message.client_id) == client_id)
 
 
-def _of_mailing(connection: Connection, mailing_id: int) -> ColumnElement[bool]:
+def _within(connection: Connection, wanted: Wanted) -> list[ColumnElement[bool]]:
     """A mailing's messages are made together: between its first and its last id lies little else."""
+    if wanted.mailing_id is None:
+        return []
     ids = select(func.min(col(Message.id)), func.max(col(Message.id)))
-    first, last = connection.execute(ids.where(col(Message.mailing_id) == mailing_id)).one()
-    # `+ 0` hides it from the index of mailings, through which each page would sort the whole mailing
-    return and_(col(Message.mailing_id) + 0 == mailing_id, col(Message.id).between(first or 0, last or 0))
+    first, last = connection.execute(ids.where(col(Message.mailing_id) == wanted.mailing_id)).one()
+    return [col(Message.id).between(first or 0, last or 0)]
 
 
 def _to_phone(phone: int) -> ColumnElement[bool]:
