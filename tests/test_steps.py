@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mailer_cli import audience, backup, outbox
+from mailer_cli import files as named_files
 from mailer_cli.cli import common
 from mailer_cli.database import files
 from mailer_cli.dispatch import _Run
@@ -312,10 +313,10 @@ def test_a_migration_can_be_killed_at_any_step_and_repeated(tmp_path: Path, comm
 # Copies
 
 IN_A_BACKUP = {
-    Step("copied, not looked at", files, "copy_compact"): False,
+    Step("copied, not looked at", backup, "copy_compact"): False,
     Step("sound, not on the disk", backup, "_require_sound"): False,
-    Step("on the disk, not in its place", files, "sync"): False,
-    Step("in its place", files, "sync", nth=2): True,
+    Step("on the disk, not in its place", named_files, "sync"): False,
+    Step("in its place", named_files, "sync", nth=2): True,
 }
 
 
