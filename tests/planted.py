@@ -208,7 +208,7 @@ THE_EIGHT = (
 )
 
 FILES, ITS_TESTS = "files.py", "tests/test_files.py"
-TURNS, READERS = "tests/test_turns_done_once.py", "tests/test_readers.py"
+DONE_ONCE, READERS = "tests/test_turns_done_once.py", "tests/test_readers.py"
 IDENTITY, OWNERS = "tests/test_identity.py", "tests/test_owners.py"
 NAMES_AND_THINGS = (
     Mutant(
@@ -228,7 +228,7 @@ NAMES_AND_THINGS = (
             ("if turn is not None and found == self._done + 1:", "if found == -1:"),
             ("if found != self._done:", "if found == -1:"),
         ),
-        (f"{TURNS}::test_a_turn_is_done_once_whatever_its_commit_says",),
+        (f"{DONE_ONCE}::test_a_turn_is_done_once_whatever_its_commit_says",),
     ),
     Mutant(
         "a turn whose commit failed was done",
@@ -237,7 +237,7 @@ NAMES_AND_THINGS = (
             ("and found == self._done + 1:", "and found is not None:"),
             ("if found != self._done:", "if found == -1:"),
         ),
-        (f"{TURNS}::test_a_turn_is_done_once_whatever_its_commit_says",),
+        (f"{DONE_ONCE}::test_a_turn_is_done_once_whatever_its_commit_says",),
     ),
     Mutant(
         "a check reads the database itself",
