@@ -360,7 +360,7 @@ def test_the_first_schema_is_upgraded_with_all_that_is_in_it(mailer: Mailer, fol
     before = rows_of("mailer.db")
     assert mailer("db", "upgrade", "--json").json == {"before": "0001", "after": SCHEMA}
     after = rows_of("mailer.db")
-    for name in ("mailing", "gateway"):
+    for name in ("mailing", "gateway", "run"):
         rows = before.pop(name)
         assert [row[: len(rows[0])] for row in after.pop(name)] == rows  # new columns come last
     assert after == before

@@ -10,6 +10,7 @@ from sqlalchemy import event
 
 from mailer_cli import clients, csv_export, mailings, messages
 from mailer_cli.database import Database
+from mailer_cli.database.paging import LOOKED_AT
 from mailer_cli.models import MessageStatus
 from tests.rows import add_client, add_mailing, add_messages
 
@@ -69,7 +70,10 @@ def test_every_page_is_found_by_its_key_and_comes_in_order(
     name: str, filled: Database, asked: list[tuple[str, tuple[object, ...], list[str]]]
 ) -> None:
     assert len(list(LISTS[name](filled))) >= 4
+    bounds = [each for each in asked if each[1][-1] == LOOKED_AT - 1]  # how far a page may look
+    asked[:] = [each for each in asked if each not in bounds]
     assert len(asked) == 3
+    assert not [line for _, _, plan in bounds for line in plan if "TEMP B-TREE" in line], bounds
     for statement, given, plan in asked:
         assert not [line for line in plan if "TEMP B-TREE FOR ORDER BY" in line], plan
         assert "OFFSET" not in statement or given[-1] == 0
