@@ -301,3 +301,11 @@ def test_a_pipe_with_a_name_is_written_as_it_goes(
     reader.join(30)
     assert heard and heard[0].startswith(begins) and bool(heard[0]) == bool(begins)
     assert Path("pipe").is_fifo()
+
+
+def test_rejects_on_standard_output_are_not_mixed_with_json(mailer: Mailer, database: Database) -> None:
+    Path("list.csv").write_text(BAD)
+    command = ("clients", "import", "list.csv", "--skip-invalid", "--rejects", "-")
+    assert "has the JSON" in mailer(*command, "--json", code=2).err
+    assert run(*command).stdout.startswith(b"phone,line,reason\nx,3,")
+    assert not Path("-").exists()

@@ -10,7 +10,7 @@ from mailer_cli import output
 from mailer_cli.cli.clients import Codes, Phone, Tags, app, wanted_clients
 from mailer_cli.cli.common import DryRun, Force, Invocation, command
 from mailer_cli.cli.mailing_views import counted
-from mailer_cli.errors import Refused
+from mailer_cli.errors import Invalid, Refused
 
 if TYPE_CHECKING:
     from mailer_cli.csv_import import Imported, Kind, Options
@@ -78,6 +78,8 @@ def _imported(
 
     name = "standard input" if str(file) == "-" else str(file)
     size = file.stat().st_size if file.is_file() else None
+    if rejects and at.printer.as_json and files.to_stdout(rejects):
+        raise Invalid("standard output has the JSON", "name a file for --rejects")
     target = rejects and at.target(rejects, force=force, besides=[files.Own(file, "the list itself")])
     refusal = f"some rows are bad, and {rejects} is there already: nothing was imported"
     with (
