@@ -259,7 +259,7 @@ class Sender:
     def _in_database(self, done: Sequence[_Finished], slots: int, asked: Asked) -> _Turned:
         """Persistently while there is an answer to lose, in hand or in flight, unless the run is aborted."""
 
-        turn = Turn(lambda connection: self._record_and_claim(connection, done, slots, asked), self._learn_of)
+        turn = Turn(lambda connection: self._record_and_claim(done, slots, asked, connection), self._learn_of)
 
         def work() -> _Turned:
             is_needed = done or asked.late or self._turns.is_in_doubt
@@ -284,7 +284,7 @@ class Sender:
         return _Turned(state, Batch([], held_until, self._served), News(seen_at, leaves))
 
     def _record_and_claim(
-        self, connection: Connection, done: Sequence[_Finished], slots: int, asked: Asked
+        self, done: Sequence[_Finished], slots: int, asked: Asked, connection: Connection
     ) -> _Committed:
         chance, learnt = self._world.chance, self._learnt
         verdicts = [decide(each.claimed, each.answer, self._limits, each.at, chance()) for each in done]
