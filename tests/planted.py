@@ -237,7 +237,7 @@ NAMES_AND_THINGS = (
             ("and found == self._done + 1:", "and found is not None:"),
             ("if found != self._done:", "if found == -1:"),
         ),
-        (f"{DONE_ONCE}::test_a_turn_is_done_once_whatever_its_commit_says",),
+        (f"{DONE_ONCE}::test_what_is_in_doubt_is_found_out_before_the_next_is_done",),
     ),
     Mutant(
         "a check reads the database itself",
