@@ -6,10 +6,11 @@ Each check raises AssertionError. They ask a laboratory for `query`, `number`, `
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 from mailer_cli.models import MessageStatus
+from mailer_cli.times import zone_of
 from tests.wire import FATES
 
 if TYPE_CHECKING:
@@ -183,6 +184,63 @@ def check_i7_nothing_starts_after_the_end(lab: "Lab") -> None:
     ends = dict(lab.query("SELECT message.id, end_at FROM message JOIN mailing ON mailing.id = mailing_id"))
     late = [each for each in lab.ledger if each.id in ends and each.at >= as_utc(ends[each.id])]
     assert late == []
+
+
+FREE = (datetime.min.replace(tzinfo=UTC), (0,))  # every number, until somebody blocks it
+HEARD_WITHIN = timedelta(seconds=1.5)  # a second, and what a word needs to be committed, a request to arrive
+
+
+def check_nothing_begins_after_it_was_forbidden(lab: "Lab") -> None:
+    """Whatever the way: paused, cancelled, removed; an end or a window edited; the client removed, or with
+    another phone; either number blocked. What was allowed within the last second may have begun by that."""
+    if lab.has_own_clock:
+        return
+    plan = "is_stopped, start_at, end_at, window_from, window_to"
+    plans = _history(lab.query(f"SELECT mailing_id, at, {plan} FROM lab_plan ORDER BY id"))
+    people = _history(lab.query("SELECT client_id, at, phone FROM lab_person ORDER BY id"))
+    blocks = _history(lab.query("SELECT phone, at, is_blocked FROM lab_block ORDER BY id"))
+    messages = {
+        row[0]: row[1:] for row in lab.query("SELECT id, mailing_id, client_id, timezone FROM message")
+    }
+    bound = unknown_attempts(lab)
+    for each in lab.ledger:
+        if each.id not in messages or each.phone is None:
+            continue
+        mailing, client, zone = messages[each.id]
+        said = _in_force(plans[mailing], each.at)
+        assert any(_lets_go(*one, zone, each.at) for one in said), f"forbidden by its plan: {said}"
+        phones = [one for (one,) in _in_force(people[client], each.at)]
+        assert any(phones), f"the client was removed: {each.id}"
+        assert each.phone in phones or bound[each.id], f"another's phone: {each.id}"
+        numbers = {each.phone, *(phones if len(phones) == 1 else ())}
+        stops = [[one for (one,) in _in_force([FREE, *blocks[number]], each.at)] for number in numbers]
+        assert not any(all(one) for one in stops), f"blocked: {each.id}"
+
+
+def _history(rows: list[tuple[Any, ...]]) -> dict[int, list[tuple[datetime, Any]]]:
+    """Of each thing when what was said of it."""
+    found = defaultdict[int, list[tuple[datetime, Any]]](list)
+    for about, at, *said in rows:
+        found[about].append((as_utc(at), said))
+    return found
+
+
+def _in_force(history: list[tuple[datetime, Any]], at: datetime) -> list[Any]:
+    """All that was so at some moment of HEARD_WITHIN before."""
+    past = [said for when, said in history if when <= at - HEARD_WITHIN]
+    return past[-1:] + [said for when, said in history if at - HEARD_WITHIN < when <= at]
+
+
+def _lets_go(
+    is_stopped: int, start: str, end: str, opens: int | None, closes: int | None, zone: str, at: datetime
+) -> bool:
+    if is_stopped or not as_utc(start) <= at < as_utc(end):
+        return False
+    if opens is None or closes is None:
+        return True
+    local = at.astimezone(zone_of(zone))
+    minute = local.hour * 60 + local.minute
+    return opens <= minute < closes if opens < closes else minute >= opens or minute < closes
 
 
 def check_i8_sending_has_one_open_attempt(lab: "Lab") -> None:

@@ -53,11 +53,20 @@ from tests import judge
 ROOT = Path(__file__).parents[1]
 STOP_AFTER = 600  # seconds; a gateway that was forgotten ends by itself
 ON_ITS_WAY = 0.1  # seconds from the last look at a clock to the gateway
+ON_THE_WAY = timedelta(seconds=ON_ITS_WAY)
 PATIENCE = 60.0  # seconds; whatever takes longer is a fault
 HOUR = timedelta(hours=1)
 ZONE = "Europe/Moscow"
 FIRST_PHONE = 79_000_000_000
 
+PLANNED = "paused_at, cancelled_at, removed_at, start_at, end_at, window_from, window_to"
+PLAN = """
+    INSERT INTO lab_plan (mailing_id, is_stopped, start_at, end_at, window_from, window_to) VALUES (
+        NEW.id, coalesce(NEW.paused_at, NEW.cancelled_at, NEW.removed_at) IS NOT NULL,
+        NEW.start_at, NEW.end_at, NEW.window_from, NEW.window_to
+    )
+"""
+PERSON = "INSERT INTO lab_person (client_id, phone) VALUES (NEW.id, NEW.phone)"
 AUDIT = """
     CREATE TABLE lab_change (
         id INTEGER PRIMARY KEY, message_id INTEGER, old TEXT, new TEXT, old_run INTEGER, new_run INTEGER,
@@ -71,7 +80,33 @@ AUDIT = """
     CREATE TRIGGER lab_deletions AFTER DELETE ON message BEGIN
         INSERT INTO lab_deletion VALUES (OLD.id, OLD.client_id, OLD.mailing_id, OLD.status);
     END;
-"""
+    CREATE TABLE lab_plan (
+        id INTEGER PRIMARY KEY, at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')), mailing_id INTEGER,
+        is_stopped INTEGER, start_at TEXT, end_at TEXT, window_from INTEGER, window_to INTEGER
+    );
+    CREATE TABLE lab_person (
+        id INTEGER PRIMARY KEY, at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')), client_id INTEGER,
+        phone INTEGER
+    );
+    CREATE TABLE lab_block (
+        id INTEGER PRIMARY KEY, at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')), phone INTEGER,
+        is_blocked INTEGER
+    );
+""" + "".join(
+    f"""
+    CREATE TRIGGER lab_{name} AFTER {event} BEGIN {what}; END;
+    """
+    for name, event, what in (
+        ("planned", "INSERT ON mailing", PLAN),
+        ("replanned", f"UPDATE OF {PLANNED} ON mailing", PLAN),
+        ("met", "INSERT ON client", PERSON),
+        ("moved", "UPDATE OF phone, removed_at ON client", PERSON),
+        ("blocked", "INSERT ON block", "INSERT INTO lab_block (phone, is_blocked) VALUES (NEW.phone, 1)"),
+        ("unblocked", "DELETE ON block", "INSERT INTO lab_block (phone, is_blocked) VALUES (OLD.phone, 0)"),
+    )
+)
+"""What the judge has to know of the past: each change of a status, each deletion, and each word of the
+operator's, with its time."""
 
 
 # What stands in the database before a run
@@ -318,6 +353,7 @@ class Lab:
         self.warnings: list[str] = []  # of runs inside this process
         self.may_be_locked = False  # the scenario holds the write lock on purpose
         self.may_give_up = False  # the scenario breaks the database on purpose
+        self.has_own_clock = False  # what the ledger says cannot be compared with when something was said
         self.in_child: Callable[[], object] = lambda: None  # done by each new process before its work
         self._gateway: Process | None = None
         self._kept = _kept_port()
@@ -432,6 +468,8 @@ class Lab:
         self, clock: Callable[[], datetime], *, latency: str = "0", token: str | None = None
     ) -> Iterator[None]:
         """A gateway in a thread of this process, with the clock of the test in its ledger."""
+        self.has_own_clock |= isinstance(getattr(clock, "__self__", clock), Clock)
+        self.has_own_clock |= abs(clock() - datetime.now(UTC)) > ON_THE_WAY
         ready, loop = threading.Event(), asyncio.new_event_loop()
         stop = asyncio.Event()
 
@@ -581,6 +619,7 @@ class Lab:
         judge.check_i5_sent_means_taken(self)
         judge.check_i6_sent_never_changes(self)
         judge.check_i7_nothing_starts_after_the_end(self)
+        judge.check_nothing_begins_after_it_was_forbidden(self)
         judge.check_i8_sending_has_one_open_attempt(self)
         judge.check_i9_only_the_dead_are_recovered(self)
         judge.check_i10_counters_equal_the_attempts(self)

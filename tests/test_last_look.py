@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from mailer_cli import caution, clients, dispatch, mailings
 from mailer_cli.stop import Stop
 from mailer_cli.times import Window
+from tests import judge
 from tests.breakage import freeze
 from tests.judge import stored
 from tests.lab import FIRST_PHONE, PATIENCE, Lab, wait_for, wait_for_seconds
@@ -246,3 +247,50 @@ def test_a_run_that_was_suspended_hears_what_was_said_meanwhile(tmp_path: Path, 
         assert process.wait().code == 0
         assert lab.ledger == []
         lab.check_invariants()
+
+
+# The judge
+
+
+FORBIDDEN = {
+    "stopped": "UPDATE lab_plan SET is_stopped = 1",
+    "ended": "UPDATE lab_plan SET end_at = start_at",
+    "not begun": "UPDATE lab_plan SET start_at = end_at",
+    "removed": "UPDATE lab_person SET phone = NULL",
+    "another's phone": "UPDATE lab_person SET phone = phone + 1",
+    "blocked": "INSERT INTO lab_block (at, phone, is_blocked) SELECT at, phone, 1 FROM lab_person",
+}
+
+
+@pytest.mark.parametrize("word", FORBIDDEN.values(), ids=FORBIDDEN)
+@pytest.mark.parametrize("was_allowed", [False, True])
+def test_the_judge_sees_what_began_a_second_after_it_was_forbidden(
+    tmp_path: Path, word: str, was_allowed: bool
+) -> None:
+    with Lab(tmp_path) as lab:
+        lab.add_mailing(3)
+        lab.open_gateway()
+        lab.run()
+        first = min(each.at for each in lab.ledger)
+        for table in ("lab_plan", "lab_person"):  # all was known long before
+            lab.execute(f"UPDATE {table} SET at = ?", stored(first - 5 * SECOND))
+        judge.check_nothing_begins_after_it_was_forbidden(lab)
+        lab.execute(word)
+        if was_allowed:
+            lab.execute("UPDATE lab_block SET at = ?", stored(first - 0.5 * SECOND))
+            lab.execute(
+                """
+                INSERT INTO lab_plan (at, mailing_id, is_stopped, start_at, end_at)
+                SELECT ?, id, 0, start_at, end_at FROM mailing
+            """,
+                stored(first - 3 * SECOND),
+            )
+            lab.execute("UPDATE lab_plan SET at = ? WHERE id = 1", stored(first - 0.5 * SECOND))
+            lab.execute(
+                "INSERT INTO lab_person (at, client_id, phone) SELECT ?, id, phone FROM client",
+                stored(first - 3 * SECOND),
+            )
+            judge.check_nothing_begins_after_it_was_forbidden(lab)
+        else:
+            with pytest.raises(AssertionError):
+                judge.check_nothing_begins_after_it_was_forbidden(lab)

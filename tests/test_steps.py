@@ -270,9 +270,12 @@ def carry_out(lab: Lab, change: Change, now: datetime, step: int) -> Ran:
 
 
 def content(lab: Lab) -> list[str]:
-    """All that the database holds."""
+    """All that the database holds, but when the laboratory has heard of it."""
     with contextlib.closing(lab._sqlite()) as raw:
-        return list(raw.iterdump())
+        return [line for line in raw.iterdump() if not line.startswith(HEARD)]
+
+
+HEARD = tuple(f'INSERT INTO "lab_{table}"' for table in ("plan", "person", "block"))
 
 
 MIGRATIONS: dict[str, Callable[[Path], object]] = {"init": lambda path: None, "db upgrade": make_0001}
