@@ -18,6 +18,7 @@ from sqlmodel import col
 
 from mailer_cli import mailings, outbox
 from mailer_cli.database import Database
+from mailer_cli.mailings import prospects
 from mailer_cli.mailings.overview import PAGE, Counts, Overview, overviews
 from mailer_cli.models import Client, Mailing, MailingStatus, Message, MessageStatus, Tally
 from mailer_cli.times import json_time
@@ -179,7 +180,8 @@ def _hour(written: str) -> str:
 def _pace(connection: Connection, mailing: Overview) -> Pace:
     """What was sent in the past two minutes, or since the first of it, foretells when the rest will be.
 
-    As if what waits for its window or for another try were due now: it may well take longer.
+    As if what waits for another try were due now: it may well take longer. While some wait for their windows
+    nobody can tell when the rest will be.
     """
     now, counts = mailing.seen_at, mailing.counts
     waiting = counts[MessageStatus.PENDING] + counts[MessageStatus.SENDING]
@@ -192,7 +194,8 @@ def _pace(connection: Connection, mailing: Overview) -> Pace:
     if first is None:
         return Pace()
     rate = sent / max((now - first).total_seconds(), 1.0)
-    return Pace(round(rate, 3), now + timedelta(seconds=waiting / rate))
+    is_open = mailing.plan.window is None or not prospects.of_mailing(connection, mailing).is_partial
+    return Pace(round(rate, 3), now + timedelta(seconds=waiting / rate) if is_open else None)
 
 
 def general_json(found: General) -> dict[str, Any]:

@@ -939,19 +939,19 @@ TURNS_IN_TIME = (
         changes(
             "migrations/versions/0007_turns.py", ("WHEN NEW.status = 'pending'", "WHEN NEW.status = 'x'")
         ),
-        (f"{T}::test_a_repeat_that_comes_back_to_a_mailing_asleep_wakes_it", MACHINE),
+        (f"{T}::test_a_repeat_that_comes_back_to_a_mailing_asleep_wakes_it",),
     ),
     Mutant(
         "a mailing sleeps on when its zone changes",
         changes(
             "migrations/versions/0007_turns.py", ("OF status, due_at, timezone ON", "OF status, due_at ON")
         ),
-        (f"{T}::test_what_opens_its_window_wakes_it", MACHINE),
+        (f"{T}::test_what_opens_its_window_wakes_it",),
     ),
     Mutant(
         "a mailing sleeps on when its plan changes",
         changes("migrations/versions/0007_turns.py", ("WHEN NEW.turn IS NOT NULL", "WHEN NEW.turn = 'x'")),
-        (f"{T}::test_a_later_end_wakes_what_was_too_near_its_end", MACHINE),
+        (f"{T}::test_a_later_end_wakes_what_was_too_near_its_end",),
     ),
     Mutant(
         "a mailing sleeps on when it is topped up",
@@ -969,12 +969,12 @@ TURNS_IN_TIME = (
     Mutant(
         "a mailing sleeps by the word of a clock that was ahead",
         changes(CLAIM, ("        turns.wake_all(connection, now)\n", "        pass\n")),
-        (f"{T}::test_a_clock_that_was_ahead_lets_nothing_sleep", MACHINE),
+        (f"{T}::test_a_clock_that_was_ahead_lets_nothing_sleep",),
     ),
     Mutant(
         "a mailing sleeps past the opening of its window",
         changes(REST, ("    return opens_at if closes_at > opens_at + GUARD else", "    return")),
-        (f"{T}::test_it_sleeps_to_the_opening_of_its_window_and_not_longer", MACHINE),
+        (f"{T}::test_it_sleeps_to_the_opening_of_its_window_and_not_longer",),
     ),
     Mutant(
         "sleepers are not woken",

@@ -10,6 +10,7 @@ from mailer_cli.cli.common import Invocation
 if TYPE_CHECKING:
     from mailer_cli.audience import Breakdown, Filter
     from mailer_cli.mailings import Edited, Overview, Plan
+    from mailer_cli.mailings.prospects import Prospect
     from mailer_cli.outbox import Retried
     from mailer_cli.settings import Settings
 
@@ -179,6 +180,28 @@ def retried(status: str, found: "Retried") -> list[str]:
     again = f"{counted(found.again, f'{status} message')} will be tried again"
     none = "no message will be tried again" if found.already_sent else f"there are no such {status} messages"
     return [again if found.again else none, *already_sent(found.already_sent)]
+
+
+def going(at: Invocation, mailing: "Overview", found: "Prospect", when: str) -> str:
+    """How much of it goes at once, and when the first window opens for the others."""
+    opens = f", the first opens at {at.show_time(found.opens_at)}" if found.opens_at else ""
+    if found.now:
+        others = "1 other waits" if found.later == 1 else f"{found.later:,} others wait"
+        rest = f"; {others} for a window{opens}" if opens else ""
+        return f"{counted(found.now, 'message')} of mailing {mailing.id} {when}{rest}"
+    if opens:
+        return f"{counted(found.later, 'message')} of mailing {mailing.id} wait for their windows{opens}"
+    return f"no message of mailing {mailing.id} can go now"
+
+
+def never(at: Invocation, found: "Prospect") -> list[str]:
+    """A warning when the end comes before some windows open."""
+    if not found.never or found.saved_by is None:
+        return []
+    saved = f"they do with an end after {at.show_time(found.saved_by)}"
+    return [
+        f"{counted(found.never, 'message')} cannot go before the end, their windows open too late; {saved}"
+    ]
 
 
 def fate(settings: "Settings") -> list[str]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from mailer_cli.mailings import Edit, Edited, Overview, Plan
+    from mailer_cli.mailings.prospects import Prospect
 
 group = typer.Typer(no_args_is_help=True, help="Mailings: plan, look at, change, stop.")
 
@@ -234,7 +235,8 @@ def top_up(at: Invocation, mailing: options.Id, yes: Yes = False) -> output.Resu
     with at.database.write() as connection:
         found, added = mailings.top_up(connection, mailing, at.now(), sure=yes)
     notes = [f"{views.counted(added.waiting, 'message')} added", *views.already_sent(added.already_sent)]
-    return _counting(views.card(at, found, notes), added=added.waiting, already_sent=added.already_sent)
+    late = views.never(at, _prospect(at, found))
+    return _counting(views.card(at, found, notes, late), added=added.waiting, already_sent=added.already_sent)
 
 
 @command(
@@ -258,7 +260,8 @@ def retry(
         found, retried = mailings.retry(connection, mailing, MessageStatus(status), reason, at.now())
     doubtful = retried.again > 0 and (status == "unknown" or found.restored_at is not None)
     warnings = ["some of them may have been delivered, and may be delivered again"] if doubtful else []
-    card = views.card(at, found, views.retried(status, retried), warnings)
+    late = views.never(at, _prospect(at, found))
+    card = views.card(at, found, views.retried(status, retried), [*warnings, *late])
     return _counting(card, retried=retried.again, already_sent=retried.already_sent)
 
 
@@ -269,11 +272,13 @@ def _counting(card: output.Card, **counts: int) -> output.Card:
 
 def _audience(at: Invocation, plan: "Plan") -> output.Note:
     from mailer_cli import audience, mailings
+    from mailer_cli.mailings import prospects
 
     mailings.check(plan, at.now(), at.settings.max_text)
     with at.database.read() as connection:
         found = audience.break_down(connection, plan.filter)
-    return views.breakdown(found)
+        prospect = prospects.of_plan(connection, plan, at.now())
+    return replace(views.breakdown(found), warnings=tuple(views.never(at, prospect)))
 
 
 def _require_dispatch(at: Invocation, plan: "Plan", paused: bool) -> None:
@@ -296,9 +301,11 @@ def _create(at: Invocation, plan: "Plan", paused: bool) -> "Overview":
 
 def _created(at: Invocation, mailing: "Overview", dispatch: bool) -> output.Card:
     matching = mailing.total if mailing.fixed_at else _matching(at, mailing)
+    if not matching:
+        return views.card(at, mailing, warnings=_nobody(at, mailing))
     if mailing.fixed_at:
         when = "go now" if dispatch else "go with the next run of mailer dispatch"
-        first = f"{views.counted(matching, 'message')} of mailing {mailing.id} {when}"
+        first = views.going(at, mailing, _prospect(at, mailing), when)
     else:
         when = "has been resumed and starts" if mailing.paused_at else "starts"
         first = f"clients that match now: {matching:,}; the audience is fixed when it {when}"
@@ -308,13 +315,30 @@ def _created(at: Invocation, mailing: "Overview", dispatch: bool) -> output.Card
         "to {} it: mailer mailings {} {}".format(*next_step, mailing.id),
         *views.fate(at.settings),
     ]
-    warnings = [] if matching else [f"no client matches mailing {mailing.id} now"]
-    return views.card(at, mailing, notes, warnings)
+    return views.card(at, mailing, notes, views.never(at, _prospect(at, mailing)))
+
+
+def _prospect(at: Invocation, mailing: "Overview") -> "Prospect":
+    from mailer_cli.mailings import prospects
+
+    with at.database.read() as connection:
+        return prospects.of_mailing(connection, mailing)
+
+
+def _nobody(at: Invocation, mailing: "Overview") -> list[str]:
+    from mailer_cli.mailings import prospects
+
+    with at.database.read() as connection:
+        near = prospects.near(connection, mailing.plan.filter)
+    like = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return [f"no client matches mailing {mailing.id} now{like}"]
 
 
 def _edit_warnings(at: Invocation, done: "Edited") -> tuple[str, ...]:
     lost = "filter" in done.changes() and not (done.mailing.fixed_at or _matching(at, done.mailing))
-    nobody = (f"no client matches mailing {done.mailing.id} now",) if lost else ()
+    nobody = tuple(_nobody(at, done.mailing)) if lost else ()
+    if {"end", "start", "window", "filter"} & set(done.changes()):
+        nobody += tuple(views.never(at, _prospect(at, done.mailing)))
     again = f"mailing {done.mailing.id} came out of a backup: those added may have got it since"
     return (*nobody, again) if done.added and done.mailing.restored_at is not None else nobody
 
@@ -369,7 +393,8 @@ def _steer(
     if asked is None or len(set(asked)) > 1:
         listed = views.listing(at, steered)
         return replace(listed, rows=list(listed.rows))  # few, and the log wants their ids too
-    return views.card(at, steered[0], [f"{note} {steered[0].id}"])
+    warnings = views.never(at, _prospect(at, steered[0])) if steered[0].is_going else []
+    return views.card(at, steered[0], [f"{note} {steered[0].id}"], warnings)
 
 
 def _named(chosen: Sequence["Overview"]) -> str:

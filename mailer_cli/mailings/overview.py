@@ -99,6 +99,10 @@ class Overview:
         return status_of(self, self.counts, self.seen_at)
 
     @property
+    def is_going(self) -> bool:
+        return self.status in (MailingStatus.SCHEDULED, MailingStatus.RUNNING)
+
+    @property
     def waiting(self) -> int:
         return self.counts[MessageStatus.PENDING]
 
