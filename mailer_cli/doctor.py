@@ -240,7 +240,7 @@ def _zones(case: Case, opened: Database) -> Iterator[Finding]:
         raise Misconfigured(
             "this machine does not know the time zones of some clients, whose messages wait where there is a"
             f" window: {', '.join(unknown[:5])}",
-            "install newer zone data (tzdata), or mailer clients edit ID --timezone ZONE",
+            "install newer zone data (tzdata), or mailer clients rezone --from ZONE --to ZONE",
         )
     here = f"{case.settings.timezone} here, from {case.settings.timezone_source}"
     if case.settings.timezone_doubt is not None:

@@ -137,3 +137,22 @@ def test_utc_needs_no_zone_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert times.show_time(datetime(2026, 1, 1, tzinfo=UTC), "UTC") == "2026-01-01 00:00 +00:00"
     assert times.zone_of("+03:00")
     times.zone_of.cache_clear()
+
+
+def test_everybody_of_a_zone_gets_another_and_what_waits_follows(mailer: Mailer, database: Database) -> None:
+    mailing = add_mailing(database, **ALL_DAY)
+    for number, zone in enumerate(("Etc/UTC", "Etc/UTC", "Asia/Omsk", "Mars/Base")):
+        client = add_client(database, 79160000001 + number, timezone=zone)
+        add_message(database, mailing, client, timezone=zone)
+    moved = {"changed": 2, "from": "Etc/UTC", "to": "Europe/Moscow"}
+    wanted = ("clients", "rezone", "--from", "etc/utc", "--to", "europe/moscow", "--json")
+    assert mailer(*wanted, "--dry-run").json == moved
+    assert mailer(*wanted).json == moved
+    assert mailer(*wanted).json == moved | {"changed": 0}
+    assert (
+        mailer("clients", "rezone", "--from", "Mars/Base", "--to", "UTC").out
+        == "moved 1 from Mars/Base to UTC\n"
+    )
+    by_zone = mailer("stats", mailing, "--json").json["by_timezone"]
+    assert {each["key"]: each["total"] for each in by_zone} == {"Europe/Moscow": 2, "Asia/Omsk": 1, "UTC": 1}
+    assert mailer("clients", "rezone", "--from", "UTC", "--to", "Mars/Base", code=2).err

@@ -1,11 +1,12 @@
 """`mailer clients`: people, their stop list, and lists of them as CSV."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mailer_cli import output
-from mailer_cli.cli.common import LARGEST_ID, Invocation, Limit, Yes, command, confirm
+from mailer_cli.cli.common import LARGEST_ID, DryRun, Invocation, Limit, Yes, command, confirm
 from mailer_cli.errors import Invalid
 
 if TYPE_CHECKING:
@@ -182,6 +183,33 @@ def edit(
     with at.database.write() as connection:
         entry = clients.edit(connection, client_id, given, at.now())
     return _card(at, entry, warnings)
+
+
+@command(app, "rezone", example="mailer clients rezone --from Etc/UTC --to Europe/Moscow", changes="id")
+def rezone(
+    at: Invocation,
+    from_: Annotated[str, typer.Option("--from", metavar="Z", help="The zone that they have.")],
+    to: Annotated[str, typer.Option("--to", metavar="Z", help="The zone that they get.")],
+    dry_run: DryRun = False,
+) -> output.Result:
+    """Give all clients of one zone another, as after an import that gave the wrong one by default.
+
+    Messages that wait follow, unless they may have been taken already.
+    """
+    from mailer_cli import clients
+
+    zone, old = clients.parse_zone(to), from_
+    with suppress(Invalid):  # one that is not known here may be left
+        old = clients.parse_zone(from_).name
+    if dry_run:
+        with at.database.read() as connection:
+            changed = clients.in_zone(connection, old) if old != zone.name else 0
+    else:
+        with at.database.write() as connection:
+            changed = clients.rezone(connection, old, zone.name, at.now()) if old != zone.name else 0
+    said = f"{'would move' if dry_run else 'moved'} {changed} from {old} to {zone.name}"
+    warnings = (zone.warning,) if zone.warning else ()
+    return output.Note({"changed": changed, "from": old, "to": zone.name}, [said], warnings=warnings)
 
 
 @command(app, "remove", example="mailer clients remove 5 --yes", changes="client_id")

@@ -44,7 +44,7 @@ def init(at: Invocation) -> output.Result:
         f"{'made' if env_made else 'kept'} {env_file}",
         f"{'made' if made else 'kept'} {opened.path}, schema {database.SCHEMA}",
         f"time zone {at.settings.timezone}, from {at.settings.timezone_source}: times are in it, and clients"
-        " without one get it; MAILER_TIMEZONE in .env changes that",
+        " without one get it; MAILER_TIMEZONE in .env changes that, mailer clients rezone those who have it",
         *_whose(opened.path if made else env_file, is_new=made or env_made),
         _next_step(at, env_file),
     ]

@@ -1,7 +1,7 @@
 """People: what is known of them, and the stop list.
 
 listing.py   one by id, or all who are wanted, newest first
-change.py    add, edit, remove, block, unblock
+change.py    add, edit, rezone, remove, block, unblock
 """
 
 from mailer_cli.attributes import (
@@ -13,7 +13,18 @@ from mailer_cli.attributes import (
     parse_zone,
     plain_phones,
 )
-from mailer_cli.clients.change import Given, add, block, block_all, edit, phones_of, remove, unblock
+from mailer_cli.clients.change import (
+    Given,
+    add,
+    block,
+    block_all,
+    edit,
+    in_zone,
+    phones_of,
+    remove,
+    rezone,
+    unblock,
+)
 from mailer_cli.clients.listing import STATUS, ClientStatus, Entry, Wanted, find, listed, pages, stopped
 
 __all__ = [
@@ -28,6 +39,7 @@ __all__ = [
     "derived_code",
     "edit",
     "find",
+    "in_zone",
     "listed",
     "pages",
     "parse_blocked",
@@ -38,6 +50,7 @@ __all__ = [
     "phones_of",
     "plain_phones",
     "remove",
+    "rezone",
     "stopped",
     "unblock",
 ]

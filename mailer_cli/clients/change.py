@@ -10,6 +10,7 @@ from sqlalchemy import (
     Select,
     delete,
     exists,
+    func,
     insert,
     literal,
     select,
@@ -72,6 +73,22 @@ def edit(connection: Connection, client_id: int, given: Given, now: datetime) ->
     if entry.status == ClientStatus.BLOCKED:
         outbox.cancel(connection, _messages_of(col(Message.client_id) == client_id), "client blocked")
     return entry
+
+
+def rezone(connection: Connection, old: str, new: str, now: datetime) -> int:
+    """Give everybody of one zone another; how many. What waits follows, unless it may have been taken."""
+    his = update(Client).where(col(Client.timezone) == old, col(Client.removed_at).is_(None))
+    changed = connection.execute(his.values(timezone=new, updated_at=now)).rowcount
+    if changed:
+        theirs = select(col(Client.id)).where(col(Client.timezone) == new).scalar_subquery()
+        outbox.follow_zones(connection, theirs)
+    return changed
+
+
+def in_zone(connection: Connection, zone: str) -> int:
+    """How many clients have it."""
+    his = (col(Client.timezone) == zone, col(Client.removed_at).is_(None))
+    return connection.execute(select(func.count()).select_from(Client).where(*his)).scalar_one()
 
 
 def _require_free(connection: Connection, phone: int) -> None:
