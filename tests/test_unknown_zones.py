@@ -156,3 +156,13 @@ def test_everybody_of_a_zone_gets_another_and_what_waits_follows(mailer: Mailer,
     by_zone = mailer("stats", mailing, "--json").json["by_timezone"]
     assert {each["key"]: each["total"] for each in by_zone} == {"Europe/Moscow": 2, "Asia/Omsk": 1, "UTC": 1}
     assert mailer("clients", "rezone", "--from", "UTC", "--to", "Mars/Base", code=2).err
+
+
+def test_a_quiet_run_says_once_what_has_expired(mailer: Mailer, database: Database) -> None:
+    now = datetime.now(UTC)
+    mailing = add_mailing(database, end_at=now - timedelta(seconds=1))
+    for number in range(2):
+        add_message(database, mailing, add_client(database, 79160000001 + number))
+    said = mailer("dispatch", "--quiet")
+    assert (said.out, "2 messages expired: their mailings ended" in said.err) == ("", True)
+    assert mailer("dispatch", "--quiet").err == ""

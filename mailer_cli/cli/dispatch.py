@@ -168,6 +168,9 @@ def _warnings(at: Invocation, summary: "Summary") -> tuple[str, ...]:
         found += zone_warnings(summary.unknown_zones)
     if summary.stopped == "clock_ahead" and (summary.is_news_of_clock or not quiet):
         found.append(_doubt(summary))
+    if quiet and summary.counts.expired:
+        expired = counted(summary.counts.expired, "message")
+        found.append(f"{expired} expired: their mailings ended before they could go. See mailer stats")
     if summary.given_back:
         found.append(
             f"{counted(summary.given_back, 'message')} had ended by a clock that was ahead, and wait again:"
