@@ -13,6 +13,8 @@
 70 is left for what is none of these: our own bug. The numbers are those of sysexits.h.
 """
 
+from datetime import datetime
+
 
 class MailerError(Exception):
     """An error to be shown as one line, with a hint that names the command that helps."""
@@ -34,6 +36,16 @@ class Refused(MailerError):
 class Invalid(MailerError):
     exit_code = 2
     code = "invalid"
+
+
+class WrongTimes(Invalid):
+    """Moments that do not go together: `{}` stands in the sentence for each of them, which is shown in the
+    zone of whoever typed it."""
+
+    def __init__(self, sentence: str, *moments: datetime, hint: str | None = None) -> None:
+        super().__init__(sentence.format(*(each.isoformat() for each in moments)), hint)
+        self.sentence = sentence
+        self.moments = moments
 
 
 class GatewayDown(MailerError):

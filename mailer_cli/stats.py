@@ -207,7 +207,7 @@ def general_json(found: General) -> dict[str, Any]:
             "by_status": {status.value: by_status[status] for status in MailingStatus},
         },
         "messages": {"total": sum(found.messages.values()), "by_status": _plain(found.messages)},
-        "by_mailing": [{name: each[name] for name in each if name != "text"} for each in listed],
+        "by_mailing": listed,
     }
 
 

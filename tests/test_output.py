@@ -120,12 +120,17 @@ def test_an_empty_table_says_so() -> None:
     assert shown(Table([], [column("id")], empty="no clients found")) == "no clients found\n"
 
 
-def test_in_a_pipe_a_record_is_a_line_of_at_most_80_cells() -> None:
+def test_in_a_pipe_a_record_is_a_line_and_nothing_is_cut() -> None:
     lines = shown(people("漢字" * 60, "a" * 200)).splitlines()
-    assert len(lines) == 3
+    assert [line.split()[-1] for line in lines] == ["tag", "漢字" * 60, "a" * 200]
+    assert lines[1].split()[0] == "12000000000"
+
+
+def test_a_pipe_is_as_wide_as_columns_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = shown(people("漢字" * 60, "a" * 200)).splitlines()
     assert [width(line) <= 80 for line in lines] == [True] * 3
     assert lines[1].endswith("…")
-    assert lines[1].split()[0] == "12000000000"
 
 
 @pytest.mark.parametrize("cells", [20, 40, 80])

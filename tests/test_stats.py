@@ -51,13 +51,11 @@ def test_the_general_statistics_count_mailings_and_messages_by_status(
     assert [each["id"] for each in found["by_mailing"]] == [second, first]
 
 
-def test_a_mailing_in_the_general_statistics_is_the_one_of_show_without_its_text(
-    mailer: Mailer, database: Database
-) -> None:
+def test_a_mailing_in_the_general_statistics_is_the_one_of_show(mailer: Mailer, database: Database) -> None:
     mailing = add_mailing(database, text="Secret")
     add_messages(database, mailing, {"sent": 1})
     shown = mailer("mailings", "show", mailing, "--json").json
-    assert shown.pop("text") == "Secret"
+    assert shown["text"] == "Secret"
     assert mailer("stats", "--json").json["by_mailing"] == [shown]
 
 
@@ -219,11 +217,11 @@ def test_telling_apart_needs_a_mailing(mailer: Mailer, database: Database) -> No
     assert ran.err == "error: --by needs a mailing\nhint: mailer stats MAILING --by tag\n"
 
 
-def test_a_piped_line_is_a_mailing_and_no_line_is_wider_than_80(mailer: Mailer, database: Database) -> None:
+def test_a_piped_line_is_a_mailing_with_its_whole_text(mailer: Mailer, database: Database) -> None:
     mailing = add_mailing(database, text="Everything must go. " * 20)
     add_messages(database, mailing, dict.fromkeys(STATUSES, 1))
     lines = mailer("stats").out.splitlines()
-    assert max(map(len, lines)) <= 80
+    assert ("Everything must go. " * 20).strip() in lines[-1]
     assert lines[-1].split()[:2] == [str(mailing), "running"]
     assert "█" in lines[-1] and "▒" in lines[-1] and "░" in lines[-1]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mailer_cli import output
-from mailer_cli.errors import Invalid
+from mailer_cli.errors import Invalid, WrongTimes
 from mailer_cli.output import Printer, Result
 from mailer_cli.stop import Stop
 
@@ -75,10 +75,15 @@ class Invocation:
     def database(self) -> "Database":
         from mailer_cli import database
 
-        opened = database.open_database(self.settings)
+        opened = database.open_database(self.settings, self._waits)
         if self.verbose:
             self.printer.say(f"database {opened.path.absolute()}, times in {self.settings.timezone}")
         return opened
+
+    def _waits(self) -> None:
+        """Nobody should wonder why a command is silent; cron's is quiet, and a script reads JSON."""
+        if not self.printer.as_json:
+            self.printer.say(f"waiting for another process that uses {self.settings.database} ...")
 
     @cached_property
     def log(self) -> "Log":
@@ -149,7 +154,11 @@ def command(
                 invocation.stop.drain()
             else:
                 invocation.stop.interrupt()
-            result = function(invocation, **given)
+            try:
+                result = function(invocation, **given)
+            except WrongTimes as error:
+                shown = error.sentence.format(*map(invocation.show_time, error.moments))
+                raise Invalid(shown, error.hint) from error
             if result is None:
                 return 0
             exit_code = invocation.printer.show(result)

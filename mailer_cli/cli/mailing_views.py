@@ -121,7 +121,7 @@ def listing(at: Invocation, found: Iterable["Overview"]) -> output.Table:
         output.Column("messages", lambda row: f"{row['messages']['total']:,}", right=True),
         output.Column("sent", lambda row: f"{row['messages']['sent']:,}", right=True),
         output.Column("for", _who, flexible=True, leaves=2),
-        output.Column("text", lambda row: " ".join(row["text"].split())[:60], flexible=True),
+        output.Column("text", lambda row: " ".join(row["text"].split()), flexible=True, most=60),
     )
     return output.Table(map(mailings.as_json, found), columns, empty="no mailings found")
 

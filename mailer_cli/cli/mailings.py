@@ -392,7 +392,7 @@ def _steer(
         steered = act(connection, asked, at.now())
     if asked is None or len(set(asked)) > 1:
         listed = views.listing(at, steered)
-        return replace(listed, rows=list(listed.rows))  # few, and the log wants their ids too
+        return replace(listed, rows=list(listed.rows), done=True)  # few, and the log wants their ids too
     warnings = views.never(at, _prospect(at, steered[0])) if steered[0].is_going else []
     return views.card(at, steered[0], [f"{note} {steered[0].id}"], warnings)
 

@@ -81,7 +81,8 @@ def show(at: Invocation, message: Id) -> output.Result:
         history = messages.history(connection, message)
     events = [messages.event_json(each) for each in history]
     card = _card(at, found, text)
-    return output.Card({**card.data, "history": events}, card.lines, [_history(at, history)])
+    data = {**card.data, "text": text, "history": events}
+    return output.Card(data, card.lines, [_history(at, history)])
 
 
 @command(group, "resolve", example="mailer messages resolve 12000000001 --as sent", changes="message_id")
@@ -102,7 +103,7 @@ def resolve(
         resolved = messages.resolve(connection, ids, MessageStatus(as_), at.now())
     if len(resolved) == 1:
         return _card(at, resolved[0])
-    return output.Table(map(messages.as_json, resolved), _columns(at))
+    return output.Table(map(messages.as_json, resolved), _columns(at), done=True)
 
 
 def _purge_warnings(at: Invocation, mailing_id: int) -> tuple[str, ...]:

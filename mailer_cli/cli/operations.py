@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,7 +75,7 @@ def cron(at: Invocation) -> output.Result:
     """Print a crontab for this folder."""
     from mailer_cli import schedule
 
-    return output.Text("crontab", [schedule.crontab(_installation(at))])
+    return output.Text("crontab", [schedule.crontab(_installation(at))], warnings=_left_behind())
 
 
 @command(schedule, "systemd", example="mailer schedule systemd", exits=(0, 2, 78))
@@ -84,7 +85,16 @@ def systemd(at: Invocation) -> output.Result:
 
     here = _installation(at)
     unit = [schedule.service(here), "\n", schedule.timer()]
-    return output.Text("systemd", unit, warnings=_unusable(at, here))
+    return output.Text("systemd", unit, warnings=(*_left_behind(), *_unusable(at, here)))
+
+
+def _left_behind(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """What is set here and not there: cron and systemd start with an environment of their own. Names only."""
+    names = sorted(each for each in environment if each.startswith("MAILER_") and environment[each].strip())
+    names += ["TZ"] if environment.get("TZ") and "MAILER_TIMEZONE" not in names else []
+    if not names:
+        return ()
+    return (f"set in the environment, and not in these lines: {', '.join(names)}; put it into .env",)
 
 
 def _unusable(at: Invocation, here: "Installation") -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,7 @@ T = TypeVar("T")
 BULK_CACHE = 20_000  # KiB for the tables and as much for the temporary ones, while importing
 ROWS_AT_ONCE = 200  # by one INSERT: a statement costs more than a row, and takes 999 values anywhere
 BUSY_TIMEOUT = 30  # seconds a transaction waits for its turn before exit 75
+PATIENCE = 2  # seconds after which whoever waits is told why
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.0005, 0.05  # seconds between looks whether it has come
 
 
@@ -37,7 +38,8 @@ class Database:
 
     def __init__(self, path: Path, *, create: bool = False, called: Path | None = None) -> None:
         self.path = called or path  # as errors call it
-        self.engine = _engine(path, create=create)
+        self.on_wait: Callable[[], None] = lambda: None
+        self.engine = _engine(path, create=create, waits=self._wait)
         self._held: Connection | None = None
         self._place = path.absolute()
         self._identity: tuple[int, int] | None = None
@@ -56,6 +58,22 @@ class Database:
         """
         with self._transaction(writes=True) as connection:
             yield connection
+
+    def expect_readers(self) -> None:
+        """Call `on_wait` when nobody can read for a while: SQLite itself waits for that without a word."""
+        if BUSY_TIMEOUT <= PATIENCE:
+            return
+        try:
+            with closing(sqlite3.connect(_address(self._place), uri=True, timeout=PATIENCE)) as raw:
+                raw.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+        except sqlite3.OperationalError as error:  # whoever reads next is told of any other
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                self.on_wait()
+        except sqlite3.DatabaseError:
+            pass
+
+    def _wait(self) -> None:
+        self.on_wait()
 
     @contextmanager
     def held_open(self) -> Iterator[Connection]:
@@ -141,9 +159,13 @@ def _given_up_when_broken(held: Connection) -> Iterator[None]:
         raise
 
 
-def _engine(path: Path, *, create: bool) -> Engine:
+def _address(path: Path, *, create: bool = False) -> str:
     # absolute: `file:a%20b` may be relative, but `file://a` would be a host
-    address = f"file://{quote(str(path.absolute()))}?mode={'rwc' if create else 'rw'}"
+    return f"file://{quote(str(path.absolute()))}?mode={'rwc' if create else 'rw'}"
+
+
+def _engine(path: Path, *, create: bool, waits: Callable[[], None]) -> Engine:
+    address = _address(path, create=create)
 
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(
@@ -166,16 +188,17 @@ def _engine(path: Path, *, create: bool) -> Engine:
         raw = connection.connection.driver_connection
         assert isinstance(raw, sqlite3.Connection)  # noqa: S101  for mypy
         if connection.get_execution_options().get("writes"):
-            _take_turn(raw)
+            _take_turn(raw, waits)
         else:
             raw.execute("BEGIN")
 
     return engine
 
 
-def _take_turn(raw: sqlite3.Connection) -> None:
-    """BEGIN IMMEDIATE, asked for again and again. SQLite's own wait grows to 100 ms, in which the lock of
-    others who hold it for five would lie unused. Raises: sqlite3.OperationalError after BUSY_TIMEOUT."""
+def _take_turn(raw: sqlite3.Connection, waits: Callable[[], None]) -> None:
+    """BEGIN IMMEDIATE, asked for again and again; `waits` is called once, when it takes long. SQLite's own
+    wait grows to 100 ms, in which the lock of others who hold it for five would lie unused. Raises:
+    sqlite3.OperationalError after BUSY_TIMEOUT."""
     waited, pause = 0.0, SHORTEST_PAUSE
     raw.execute("PRAGMA busy_timeout = 0")
     try:
@@ -187,6 +210,8 @@ def _take_turn(raw: sqlite3.Connection) -> None:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or waited >= BUSY_TIMEOUT:
                     raise
             time.sleep(pause)
+            if waited < PATIENCE <= waited + pause:
+                waits()
             waited += pause
             pause = min(max(SHORTEST_PAUSE, waited / 20), LONGEST_PAUSE)
     finally:

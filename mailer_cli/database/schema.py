@@ -3,7 +3,7 @@
 import os
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,13 +29,16 @@ def unopened(settings: Settings) -> Database:
     return Database(_sqlite_path(settings))
 
 
-def open_database(settings: Settings) -> Database:
-    """Open the database that is there.
+def open_database(settings: Settings, on_wait: Callable[[], None] | None = None) -> Database:
+    """Open the database that is there; `on_wait` hears of it when another process holds it up.
 
     Raises: Misconfigured when there is none or its schema is not ours; DatabaseFailed.
     """
     database = unopened(settings)
     require_file(database.path)
+    if on_wait is not None:
+        database.on_wait = on_wait
+        database.expect_readers()
     _require_schema(database)
     return database
 

@@ -10,7 +10,7 @@ from sqlmodel import col
 
 from mailer_cli import audience
 from mailer_cli.audience import Added
-from mailer_cli.errors import Invalid, Refused
+from mailer_cli.errors import Refused, WrongTimes
 from mailer_cli.mailings.overview import Overview, find
 from mailer_cli.mailings.plan import Plan, check_text, check_times, columns, new_wording
 from mailer_cli.mailings.steering import require_open
@@ -59,7 +59,7 @@ def edit(connection: Connection, mailing_id: int, wanted: Edit, now: datetime, m
     plan = revised(found.plan, wanted)
     changed = _changes(found.plan, plan)
     _permit(found, changed)
-    _check(plan, changed, now, max_text)
+    _check(found.id, plan, changed, now, max_text)
     cancelled, added = _apply(connection, found, plan, changed) if changed else (0, Added(0))
     after = find(connection, mailing_id, now)
     return Edited(after, found.plan, cancelled, added.waiting, added.already_sent)
@@ -98,12 +98,16 @@ def _permit(found: Overview, changed: Mapping[str, Any]) -> None:
             )
 
 
-def _check(plan: Plan, changed: Mapping[str, Any], now: datetime, max_text: int) -> None:
+def _check(mailing_id: int, plan: Plan, changed: Mapping[str, Any], now: datetime, max_text: int) -> None:
     """Look at what changed alone: a limit lowered since must not stand in the way of a new priority."""
     if "text" in changed:
         check_text(plan.text, max_text)
     if "end" in changed and plan.end_at <= now:
-        raise Invalid("the new end has passed", "to end it now: mailer mailings cancel ID")
+        raise WrongTimes(
+            "the new end, {}, has passed",
+            plan.end_at,
+            hint=f"to end it now: mailer mailings cancel {mailing_id}",
+        )
     check_times(plan, now)
 
 

@@ -11,7 +11,7 @@ from sqlmodel import col
 
 from mailer_cli import audience
 from mailer_cli.audience import Filter
-from mailer_cli.errors import Invalid
+from mailer_cli.errors import Invalid, WrongTimes
 from mailer_cli.models import Mailing, Wording
 from mailer_cli.times import Window, json_time
 
@@ -70,11 +70,9 @@ def check_text(text: str, max_text: int) -> None:
 def check_times(plan: Plan, now: datetime) -> None:
     """Raises: Invalid. A start in the past is none: it starts at once."""
     if plan.end_at <= now:
-        raise Invalid(f"the end, {json_time(plan.end_at)}, has passed")
+        raise WrongTimes("the end, {}, has passed", plan.end_at)
     if plan.end_at <= plan.start_at:
-        raise Invalid(
-            f"the end, {json_time(plan.end_at)}, is not after the start, {json_time(plan.start_at)}"
-        )
+        raise WrongTimes("the end, {}, is not after the start, {}", plan.end_at, plan.start_at)
 
 
 def create(connection: Connection, plan: Plan, *, paused: bool, now: datetime, max_text: int) -> int:

@@ -1,6 +1,7 @@
 """How a table finds room: which columns stay, how wide they are, and its cells as harmless strings."""
 
 import itertools
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,25 +29,29 @@ class Layout:
         return _needed(self.widths)
 
 
-def lay_out(table: Table, room: int) -> Layout | None:
-    """The table in so many cells, wider only if what must stay needs it; None when it has no rows."""
+def lay_out(table: Table, room: int | None) -> Layout | None:
+    """The table in so many cells, wider only if what must stay needs it; with all columns and whole cells
+    when room is None. None when it has no rows."""
     rows = iter(table.rows)
     sample = list(itertools.islice(rows, SAMPLE))
     if not sample:
         return None
     cells = [[clean(each.show(row)) for each in table.columns] for row in sample]
-    columns, widths = fit(table.columns, cells, room)
+    columns, widths = fit(table.columns, cells, room if room is not None else sys.maxsize)
     kept = [each in columns for each in table.columns]
     sampled = (list(itertools.compress(row, kept)) for row in cells)
     streamed = ([clean(each.show(row)) for each in columns] for row in rows)
-    shown = (_shortened(row, columns, widths) for row in itertools.chain(sampled, streamed))
-    return Layout(columns, widths, shown, [each for each in table.columns if each not in columns])
+    whole = itertools.chain(sampled, streamed)
+    shown = whole if room is None else (_shortened(row, columns, widths) for row in whole)
+    return Layout(columns, widths, iter(shown), [each for each in table.columns if each not in columns])
 
 
 def fit(columns: Sequence[Column], cells: Sequence[Cells], room: int) -> tuple[list[Column], list[int]]:
     """The columns that find room, and their widths: what must stay, then the rest while it fits, those that
     leave last before the others; then the flexible shrink."""
     wanted = [max(map(width, (each.title, *shown))) for each, *shown in zip(columns, *cells, strict=True)]
+    if room < sum(wanted):  # a long text leaves the others their room
+        wanted = [min(size, each.most or size) for each, size in zip(columns, wanted, strict=True)]
     least = [min(size, LEAST) if each.flexible else size for each, size in zip(columns, wanted, strict=True)]
     kept = {index for index, each in enumerate(columns) if not each.leaves}
     for index in sorted(set(range(len(columns))) - kept, key=lambda index: columns[index].leaves):

@@ -9,8 +9,9 @@ from mailer_cli.output.safe import clean, pad
 PIPE_WIDTH = 80
 
 
-def table(shown: Table) -> Iterator[str]:
-    layout = lay_out(shown, PIPE_WIDTH)
+def table(shown: Table, room: int | None = None) -> Iterator[str]:
+    """Every column and every cell whole, for whatever reads it, unless somebody wants so many cells."""
+    layout = lay_out(shown, room)
     if layout is None:
         yield shown.empty
         return

@@ -31,6 +31,8 @@ class Printer:
     stdout: TextIO = field(default_factory=lambda: _usable(sys.stdout))
     stderr: TextIO = field(default_factory=lambda: _usable(sys.stderr))
 
+    _bar: "Bar | None" = None  # while it is shown
+
     def show(self, result: Result) -> int:
         """Print the result; its exit code, also when the reader leaves before the end.
 
@@ -100,12 +102,21 @@ class Printer:
         shown = terminal.progress(terminal.console(self.stderr, colour=self.colour))
         with _untroubled(shown):
             task = shown.add_task(clean(label), total=total)
-            yield lambda done: shown.update(task, completed=done)
+            self._bar = shown
+            try:
+                yield lambda done: shown.update(task, completed=done)
+            finally:
+                self._bar = None
 
     def _tell(self, line: str) -> None:
-        """A line on stderr; where nobody can be told, the exit code has to do."""
+        """A line on stderr, above a bar; where nobody can be told, the exit code has to do."""
         with suppress(OSError):
-            print(line, file=self.stderr, flush=True)
+            if self._bar is not None:
+                from mailer_cli.output import terminal
+
+                terminal.above(self._bar, line)
+            else:
+                print(line, file=self.stderr, flush=True)
 
     def _json(self, result: Result) -> None:
         match result:
@@ -125,14 +136,14 @@ class Printer:
 
     def _human(self, result: Result) -> None:
         match result:
+            case Table(done=True) | Card() | Note() if self.quiet and result.exit_code == 0:
+                return
             case Table():
                 self._table(result)
             case Text():
                 is_read = self.stdout.isatty()  # by eyes; a file or a pipe gets it as it is
                 for piece in result.pieces:
                     self.stdout.write(clean_lines(piece) if is_read else piece)
-            case Card() | Note() if self.quiet and result.exit_code == 0:
-                return
             case Card():
                 self._card(result)
                 self._tables(result.tables)
@@ -161,7 +172,7 @@ class Printer:
         if table.title and not self.quiet:
             self._lines([clean(table.title)])
         if not self.stdout.isatty():
-            return self._lines(plain.table(table))
+            return self._lines(plain.table(table, _columns()))
         from mailer_cli.output import terminal
 
         return terminal.table(terminal.console(self.stdout, colour=self.colour), table)
@@ -186,6 +197,12 @@ def _failure(result: Result, *, quiet: bool) -> MailerError | None:
     if result.error is not None or quiet:
         return result.error
     return failure(result.exit_code, [*result.warnings, *result.lines, "it failed"][0])
+
+
+def _columns() -> int | None:
+    """How wide a table in a pipe is wanted; None when nobody said it."""
+    wanted = os.environ.get("COLUMNS", "")
+    return int(wanted) if wanted.isascii() and wanted.isdecimal() and 0 < int(wanted) < 100_000 else None
 
 
 def _usable(stream: TextIO | None) -> TextIO:

@@ -15,13 +15,15 @@ Json = Mapping[str, Any]
 @dataclass(frozen=True)
 class Column:
     """A column of a table. When there is no room, the one with the highest `leaves` goes first; those
-    with 0 stay. A `flexible` one is shortened instead; numbers and ids never are."""
+    with 0 stay. A `flexible` one is shortened instead, first to the cells that it may have at `most`;
+    numbers and ids never are."""
 
     title: str
     show: Callable[[Json], str]
     right: bool = False
     leaves: int = 0
     flexible: bool = False
+    most: int | None = None
     status: bool = False  # coloured by the word in it
     bar: bool = False  # coloured by what `bar` and `stack` draw
 
@@ -56,7 +58,8 @@ def stack(done: int, lost: int, waiting: int, cells: int = BAR) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of one shape, in a stream: JSON is an array of them, or of what `data` makes of each."""
+    """Rows of one shape, in a stream: JSON is an array of them, or of what `data` makes of each. One that
+    tells what was `done` is not shown when quiet; one that was asked for is."""
 
     rows: Iterable[Json]
     columns: Sequence[Column]
@@ -65,6 +68,7 @@ class Table:
     title: str | None = None
     exit_code: int = 0
     warnings: tuple[str, ...] = ()
+    done: bool = False
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,11 @@ def progress(screen: Console) -> "Progress":
     return Progress(label, *Progress.get_default_columns()[1:], console=screen, transient=True)
 
 
+def above(bar: "Progress", line: str) -> None:
+    """A line that scrolls by above a bar, which is drawn anew under it."""
+    bar.console.print(Line(line), soft_wrap=True)
+
+
 def table(screen: Console, shown: Table) -> None:
     """Rows that fit in the sample are one Rich table; those of a longer list stream after it, as it looks."""
     layout = lay_out(shown, screen.width)
