@@ -32,6 +32,11 @@ class Caution:
             return 0
         return max(0, (1 if self.slow_until(moment) else self.limit) - in_flight)
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether it waits for an answer that speaks sense."""
+        return self._is_slow
+
     def begun(self, moment: float) -> None:
         """A request was begun."""
         if self._slow_since is None:

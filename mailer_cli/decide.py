@@ -68,13 +68,13 @@ COUNTED = (Outcome.TEMPORARY, Outcome.UNKNOWN)
 
 
 def _wait(claimed: Claimed, answer: Answer, chance: float) -> timedelta:
-    """How long a message waits by itself. One that was told to wait once has its turn after the others; when
+    """How long a message waits by itself. One that was told to wait keeps to the time that was named; when
     that is all it ever hears, it is asked as rarely as one whose fate is unknown."""
     if answer.outcome in COUNTED:
         return _backoff(claimed.failures + claimed.unknowns, chance)
-    if answer.outcome is Outcome.BUSY and claimed.busy:
+    if answer.outcome is Outcome.BUSY:
         named = timedelta(seconds=min(answer.retry_after or 0.0, LONGEST_BACKOFF))
-        return max(named, _backoff(claimed.busy - 1, chance))
+        return max(named, _backoff(claimed.busy - 1, chance)) if claimed.busy else named
     return timedelta()
 
 

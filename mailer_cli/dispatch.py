@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from mailer_cli import audience, breaker, news, outbox
+from mailer_cli import audience, blame, breaker, news, outbox
 from mailer_cli.caution import Caution
 from mailer_cli.database import Database, RunLocks
 from mailer_cli.errors import DatabaseFailed, MailerError, TryLater
@@ -214,6 +214,7 @@ class _Run:
         with self.database.write() as connection:
             self.run_id = outbox.begin_run(connection, self.world.host, self.world.pid, now)
             self.locks.take(self.run_id)  # before anyone can see the run
+            blame.forget(connection, now)
         self.world.log.write("run started", run_id=self.run_id)
 
     def _recover(self) -> None:
@@ -312,6 +313,8 @@ class _Run:
         trouble = stopped if stopped in TROUBLE else None
         with self.database.write() as connection:
             outbox.end_run(connection, self.run_id, counts, stopped, now)
+            if self.sender and self.sender.served is not None:
+                breaker.remember_served(connection, self.sender.served)
             is_news = (trouble is not None or caution.has_heard_sense) and breaker.should_say(
                 breaker.read(connection), trouble, now
             )

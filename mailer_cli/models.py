@@ -335,6 +335,21 @@ class GatewayState(SQLModel, table=True):
     said: str | None = Field(default=None, sa_type=Text)  # what the last warning was about
     said_at: datetime | None = None
     looked_at: datetime | None = None  # the latest moment by which a claim has let a mailing sleep
+    served: int | None = Field(default=None, sa_type=BigInteger)  # the mailing that was served last
+    failed_at: datetime | None = None  # the last fault of any message
+    ok_at: datetime | None = None  # when a request was begun that got its OK; not moved while all is well
+
+
+class Fault(SQLModel, table=True):
+    """A mailing (or 0, any) and an operator code (or '', any) of which messages have failed in a row, with no
+    OK between. No row is here while all is well."""
+
+    __table_args__ = (CheckConstraint("faults > 0", name="faults_counted"), {"sqlite_with_rowid": False})
+    mailing_id: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
+    operator_code: str = Field(primary_key=True, sa_type=Text)
+    faults: int
+    since_at: datetime
+    failed_at: datetime
 
 
 class Notice(SQLModel, table=True):

@@ -27,6 +27,7 @@ from mailer_cli.gateway import Answer
 from mailer_cli.logs import Log, mask
 from mailer_cli.models import MessageStatus, Outcome
 from mailer_cli.outbox import Batch, Claimed, Counts, Demand, Leave, Verdict
+from mailer_cli.outbox.wary import Wary
 from mailer_cli.settings import Settings
 from mailer_cli.stop import Stop
 from mailer_cli.trust import Learnt, Trust
@@ -88,6 +89,7 @@ class _Committed:
     changed: Sequence[Verdict]
     refused: Collection[int]
     paused: Collection[int]
+    wary: Wary
 
 
 class Sender:
@@ -135,7 +137,8 @@ class Sender:
         self._company = Company()
         self._texts: dict[int, str] = {}
         self._gate = Gate(world.clock, world.timer, settings.rate, lambda: self._is_stopped, self._call_turn)
-        self._served = 0
+        self.served: int | None = None
+        self._wary = Wary()
         self._is_probe = False  # the breaker is open: one request, no repeats
 
     async def work(self, seconds: float) -> None:
@@ -192,7 +195,7 @@ class Sender:
         turned = await asyncio.shield(self._turning)
         del self._known[: len(done)]
         self._company.turned()
-        self._served = turned.batch.served
+        self.served = turned.batch.served
         self._is_probe = turned.state.is_open
         self._gate.hear(asked, turned.news)
         while self._unstarted:
@@ -281,7 +284,8 @@ class Sender:
                 return None
             held_until = self._left_alone_until(connection, state, slots, now)
             leaves = outbox.leaves(connection, self._run_id, asked.claimed, now)
-        return _Turned(state, Batch([], held_until, self._served), News(seen_at, leaves))
+        served = self.served or state.served or 0
+        return _Turned(state, Batch([], held_until, served), News(seen_at, leaves))
 
     def _record_and_claim(
         self, done: Sequence[_Finished], slots: int, asked: Asked, connection: Connection
@@ -291,23 +295,28 @@ class Sender:
         # only here: waiting for the write lock may have taken long
         now, began = self._world.clock(), self._world.timer()
         changed = outbox.record(connection, self._run_id, verdicts)
-        state = breaker.note(connection, [each.answer for each in done], now)
+        state = breaker.note(connection, [(each.claimed, each.answer) for each in done], now)
         paused = mailings.remember(connection, learnt.taken, learnt.refused, now)
         rate, lead = self._settings.rate, self._gate.lead
         moments = outbox.renew(connection, asked.places, rate, now, lead)
         allowed = self._allowed(state, slots, now)
-        demand = Demand(self._run_id, allowed, rate, self._only, self._served, self._room, lead)
+        served = state.served or 0 if self.served is None else self.served
+        wary = self._be_wary(state, allowed, now)
+        demand = Demand(self._run_id, allowed, rate, self._only, served, self._room, lead, wary)
         batch = outbox.claim(connection, demand, self._texts, now)
-        if not allowed:
+        if state.is_busy(now) and not batch.claimed:
             batch = replace(batch, held_until=self._left_alone_until(connection, state, slots, now))
+        if allowed == 1 and batch.served != state.served:
+            breaker.remember_served(connection, batch.served)
         leaves = outbox.leaves(connection, self._run_id, asked.claimed, now)
         leaves |= {each.message_id: Leave(each.deadline, each.rate) for each in batch.claimed}
         news = News(self._world.timer(), leaves, moments)  # nobody can change it before the commit
-        return _Committed(_Turned(state, batch, news, began), changed, learnt.refused, paused)
+        return _Committed(_Turned(state, batch, news, began), changed, learnt.refused, paused, wary)
 
     def _learn_of(self, done: _Committed) -> None:
         """Once it is known to be so in the database."""
         claimed = done.turned.batch.claimed
+        self._wary = done.wary
         self._unstarted += claimed
         self._count(done.changed)
         self.counts.claimed += len(claimed)
@@ -331,17 +340,31 @@ class Sender:
         self, connection: Connection, state: breaker.State, slots: int, now: datetime
     ) -> datetime | None:
         """Until when the gateway wishes to be left alone, if that holds anything back."""
-        if not slots or not state.is_busy(now) or not outbox.has_due(connection, now, self._only):
+        if not slots or state.busy_until is None or not state.is_busy(now):
             return None
-        return state.busy_until
+        moments = (now, state.busy_until)  # whoever was told to wait is due when the wish ends
+        is_due = any(outbox.has_due(connection, moment, self._only) for moment in moments)
+        return state.busy_until if is_due else None
 
     def _allowed(self, state: breaker.State, slots: int, now: datetime) -> int:
         """The slots that the breaker and the gateway's own wish leave."""
+        is_first = not self.counts.claimed
         if state.is_busy(now):
-            return 0
+            return min(slots, 1) if is_first and state.hears_others(now) else 0
         if state.is_open:
-            return 0 if self.counts.claimed else min(slots, 1)
+            return min(slots, 1) if is_first else 0
         return slots
+
+    def _be_wary(self, state: breaker.State, allowed: int, now: datetime) -> Wary:
+        """What a claim has to know of faults: nothing, as a rule."""
+        is_busy, is_slow = state.is_busy(now), state.is_open or self.caution.is_slow
+        return Wary(
+            state.blamed,
+            is_probe=is_busy or (allowed == 1 and is_slow and bool(state.blamed)),
+            unheard_only=is_busy,
+            probed=set(self._wary.probed),
+            passed=dict(self._wary.passed),
+        )
 
     def _count(self, changed: Sequence[Verdict]) -> None:
         for verdict in changed:

@@ -606,7 +606,13 @@ DOUBTS = (
     ),
     Mutant(
         "a busy gateway is asked about one message for ever",
-        changes("decide.py", ("is Outcome.BUSY and claimed.busy:", "is Outcome.BUSY and not claimed:")),
+        changes(
+            "decide.py",
+            (
+                "(claimed.busy - 1, chance)) if claimed.busy else named",
+                "(0, chance)) if not claimed else named",
+            ),
+        ),
         (DOUBT,),
     ),
     Mutant(
@@ -777,6 +783,48 @@ QUIET = (
         ),
         (UNASKED,),
     ),
+)
+
+TURNS = tuple(
+    Mutant(name, changes(path, change), (f"tests/test_fairness.py::{by}",))
+    for name, path, change, by in (
+        (
+            "each run begins its round anew",
+            SENDER,
+            ("served = state.served or 0 if", "served = 0 if"),
+            "test_turns_go_on_across_runs_although_no_run_gets_through",
+        ),
+        (
+            "a probe takes the head of the queue",
+            SENDER,
+            ("is_probe=is_busy or (", "is_probe=is_busy or 0 * ("),
+            "test_an_operator_whose_route_is_down_does_not_stop_the_others[500]",
+        ),
+        (
+            "every fault is the gateway's",
+            "breaker.py",
+            ("or not self._is_own(claimed, its):", "or True:"),
+            "test_an_operator_whose_route_is_down_does_not_stop_the_others[500]",
+        ),
+        (
+            "a suspect is asked like all others",
+            "outbox/wary.py",
+            ("SUSPECT = 5 ", "SUSPECT = 10**9 "),
+            "test_an_operator_whose_route_is_down_does_not_stop_the_others[500]",
+        ),
+        (
+            "one message speaks for all",
+            "breaker.py",
+            ("wish = min(wish, SECOND_OPINION)", "wish = min(wish, wish)"),
+            "test_a_hundred_bad_messages_do_not_stop_the_mailing_behind_them[429 for an hour]",
+        ),
+        (
+            "whose wish it is, is never known",
+            "breaker.py",
+            ("wish = min(wish, OWN_WISH)", "wish = min(wish, wish)"),
+            "test_one_clients_trouble_is_his_own[429 for an hour]",
+        ),
+    )
 )
 
 TRUSTS = (

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "mailer_cli"
 
 ROAD = [
     *("__main__", "start", "cli", "output"),
-    *("dispatch", "sender", "company", "caution", "trust", "decide", "gate", "breaker", "news"),
+    *("dispatch", "sender", "company", "caution", "trust", "decide", "gate", "breaker", "blame", "news"),
     *("stats", "messages", "doctor", "schedule"),
     *("csv_export", "csv_import", "clients", "mailings"),
     *("sandbox", "gateway", "audience", "backup", "retention", "outbox"),

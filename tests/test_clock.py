@@ -16,6 +16,7 @@ from mailer_cli.models import Outcome
 from mailer_cli.outbox.pace import MARGIN, MOST_AHEAD, Pace
 from tests.judge import sent_everything, stored
 from tests.lab import Clock, Lab
+from tests.test_decide import FRESH
 
 NOW = datetime(2026, 6, 15, 9, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -146,11 +147,12 @@ def test_a_rate_holds_back_what_it_can_and_nothing_that_a_clock_ahead_has_used_u
 def test_a_busy_gateway_is_believed_for_as_long_as_it_can_ask_for_and_no_longer(tmp_path: Path) -> None:
     busy = Answer(Outcome.BUSY, retry_after=3600.0)
     with Lab(tmp_path) as lab, lab.database.write() as connection:
-        assert breaker.note(connection, [busy], NOW).is_busy(NOW)
+        two = [(FRESH, busy), (FRESH, busy)]  # one alone is not believed for so long
+        assert breaker.note(connection, two, NOW).is_busy(NOW)
         assert not breaker.read(connection).is_busy(NOW - SECOND)
-        wish = breaker.note(connection, [Answer(Outcome.BUSY, retry_after=5.0)], NOW - DAY)
+        wish = breaker.note(connection, [(FRESH, Answer(Outcome.BUSY, retry_after=5.0))], NOW - DAY)
         assert wish.busy_until == NOW - DAY + 5 * SECOND
-        breaker.note(connection, [busy], NOW + DAY)
+        breaker.note(connection, two, NOW + DAY)
         breaker.note(connection, [], NOW)
         assert not breaker.read(connection).is_busy(NOW + DAY)
 

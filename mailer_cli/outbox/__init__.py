@@ -4,6 +4,7 @@ The life of a message, and where each step is:
 
     turns.py    which mailings are looked at now, and which sleep
     choose.py   which pending ones are next
+    wary.py     whom that passes over, or asks first, after faults
     number.py   where each goes, and why it may not: removed, blocked, or that number has the mailing already
     rest.py     until when a mailing sleeps that was looked at
     claim.py    pending -> sending, with an open attempt, before the first byte goes out

@@ -19,9 +19,11 @@ from mailer_cli.outbox import turns
 from mailer_cli.outbox.close import PENDING
 from mailer_cli.outbox.pace import AT_ONCE, Lead, Pace
 from mailer_cli.outbox.turns import GUARD, Place
+from mailer_cli.outbox.wary import Wary
 from mailer_cli.times import Window, is_known
 
 PAGE = 16  # mailings read together, or more when there are more slots
+PROBED = 50  # mailings that a probe chooses from
 LOOKS = 200  # mailings that one claim looks at beyond its slots; the next one goes on
 
 
@@ -36,6 +38,7 @@ class Demand:
     after: int = 0  # the mailing that was served last
     room: Callable[[RowMapping], int] = lambda mailing: sys.maxsize  # how many more of a mailing may be begun
     lead: Lead = AT_ONCE  # with a rate
+    wary: Wary = field(default_factory=Wary)
 
 
 @dataclass
@@ -79,22 +82,22 @@ class Round:
 
 def go_round(connection: Connection, demand: Demand, shared: Pace, now: datetime) -> Round:
     """Choose messages, the highest priority first; looks at a few mailings more than there are slots."""
+    if demand.wary.is_probe:
+        return _probe(connection, demand, shared, now)
     found, left = Round(demand.after), demand.slots
     place = Place(demand.after, demand.after)
     while left and shared.is_free and (rows := page(connection, demand, place, max(left, PAGE))):
-        ring = [turn for turn in turns_of(rows, now, demand.lead) if demand.room(turn.row) > 0]
+        ring = [turn for turn in turns_of(rows, now, demand.lead) if _room(turn, demand) > 0]
         place = place.behind(rows, max(left, PAGE))
         found.turns += ring
-        for share in (
-            -(-left // max(1, len(ring))),
-            left,
-        ):  # first an equal share each, then what others left
+        equal = -(-left // max(1, len(ring)))
+        for share in (equal, left):  # first an equal share each, then what others left
             for turn in ring:
-                room = demand.room(turn.row) - len(turn.chosen)
-                got = _choose(connection, turn, min(share, left, room), shared, now)
+                limit = min(share, left, _room(turn, demand))
+                got = _choose(connection, turn, limit, shared, now, demand.wary)
                 left -= got
                 found.served = turn.row["id"] if got else found.served
-        if len(found.turns) >= demand.slots + LOOKS:
+        if sum(not demand.wary.knows_of(turn.row["id"]) for turn in found.turns) >= demand.slots + LOOKS:
             found.is_cut = left > 0
             break
     return found
@@ -107,23 +110,78 @@ def page(connection: Connection, demand: Demand, place: Place, count: int) -> Se
     return turns.one(connection, demand.only, if_awake=True) if is_first else []
 
 
-def _choose(connection: Connection, turn: Turn, limit: int, shared: Pace, now: datetime) -> int:
+def _room(turn: Turn, demand: Demand) -> int:
+    """How many more of its messages may be chosen, apart from rates."""
+    chosen = len(turn.chosen)
+    return min(demand.room(turn.row) - chosen, demand.wary.room(turn.row["id"], chosen))
+
+
+def _choose(connection: Connection, turn: Turn, limit: int, shared: Pace, now: datetime, wary: Wary) -> int:
     """Choose up to `limit` more messages of one mailing, as far as the rates allow; how many."""
     before = len(turn.chosen)
     seen = {message_id for message_id, _ in turn.chosen}
     if limit <= 0 or turn.is_spent:
         return 0
-    for message_id in _due(connection, turn, limit + before, now):
-        if len(turn.chosen) - before == limit or not (shared.is_free and turn.pace.is_free):
+    is_wary = wary.knows_of(turn.row["id"])
+    due = _due_but(connection, turn, now, wary) if is_wary else _due(connection, turn, limit + before, now)
+    while len(turn.chosen) - before < limit and shared.is_free and turn.pace.is_free:
+        if (message_id := next(due, None)) is None:
+            turn.is_spent = not is_wary  # what it passes over is due all the same
             break
         if message_id not in seen:
-            moment = max(shared.moment, turn.pace.moment)
-            turn.chosen.append((message_id, moment))
-            shared.take(moment)
-            turn.pace.take(moment)
-    else:
-        turn.is_spent = len(turn.chosen) - before < limit
+            _take(turn, message_id, shared, wary)
     return len(turn.chosen) - before
+
+
+def _take(turn: Turn, message_id: int, shared: Pace, wary: Wary) -> None:
+    moment = max(shared.moment, turn.pace.moment)
+    turn.chosen.append((message_id, moment))
+    shared.take(moment)
+    turn.pace.take(moment)
+    wary.took(turn.row["id"], message_id)
+
+
+def _probe(connection: Connection, demand: Demand, shared: Pace, now: datetime) -> Round:
+    """Choose the one message whose mailing and operator have failed least, or longest ago."""
+    wary, best = demand.wary, None
+    found = Round(demand.after, _awake(connection, demand, now) if demand.slots and shared.is_free else [])
+    for turn in sorted(found.turns, key=lambda turn: wary.blame_of(turn.row["id"]))[:PROBED]:
+        if wary.unheard_only and wary.blame_of(turn.row["id"]):
+            break
+        here = wary.least_blamed(connection, turn.row["id"], _zones_of(connection, turn, now), now)
+        turn.is_spent = here is None and not has_more(connection, turn, now)
+        best = here if here and (best is None or here.blame < best.blame) else best
+        if best and not best.blame[0]:
+            break
+    for turn in found.turns:
+        if best and turn.row["id"] == best.mailing_id:
+            _take(turn, best.message_id, shared, wary)
+            found.served = best.mailing_id
+    found.is_cut = best is None and any(turn.is_spent for turn in found.turns)
+    return found
+
+
+def _awake(connection: Connection, demand: Demand, now: datetime) -> list[Turn]:
+    """Mailings that may have their turn, in its order."""
+    found: list[Turn] = []
+    place = Place(demand.after, demand.after)
+    while len(found) < LOOKS and (rows := page(connection, demand, place, PAGE)):
+        awake = turns_of(rows, now, demand.lead)
+        found += [
+            turn for turn in awake if turn.pace.is_free and turn.may_go(now) and _room(turn, demand) > 0
+        ]
+        place = place.behind(rows, PAGE)
+    return found
+
+
+def _zones_of(connection: Connection, turn: Turn, now: datetime) -> Sequence[str | None]:
+    return [None] if turn.window is None else _open_zones(connection, turn, turn.window, now)
+
+
+def _due_but(connection: Connection, turn: Turn, now: datetime, wary: Wary) -> Iterator[int]:
+    """As `_due`, without what the claim passes over."""
+    for zone in _zones_of(connection, turn, now) if turn.may_go(now) else ():
+        yield from wary.due(connection, turn.row["id"], zone, now)
 
 
 _DUE: Select[int] = (

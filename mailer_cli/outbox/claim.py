@@ -61,6 +61,7 @@ class Claimed:
     rate: float | None = None  # the mailing's own, in messages per second
     busy: int = 0  # how often an earlier attempt was told to wait
     wording_id: int = 0
+    failed_at: datetime | None = None  # when an earlier attempt was told to wait, or its fate was unknown
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _claim_once(connection: Connection, demand: Demand, texts: dict[int, str], n
     claimed = [each for turn in found.turns for each in _take(connection, turn, demand.run_id, texts, now)]
     if not claimed and any(turn.chosen for turn in found.turns):
         return None
-    has_more |= rest.after_claim(connection, found.turns, now) or found.is_cut
+    has_more |= rest.after_claim(connection, found.turns, now) or found.is_cut or demand.wary.is_cut
     held_until = now if has_more else rest.held_until(connection, demand, shared, now)
     if demand.rate is not None and shared.taken:
         connection.execute(update(GatewayState).values(next_free_at=shared.moment))
@@ -186,6 +187,7 @@ class Past:
 
     doubtful: bool = False
     busy: int = 0
+    failed_at: datetime | None = None
 
 
 UNTRIED = Past()
@@ -194,6 +196,7 @@ _PAST = (
         col(Attempt.message_id),
         func.max(col(Attempt.outcome).in_(MAYBE_TAKEN)),
         func.sum(col(Attempt.outcome) == Outcome.BUSY.value, type_=Integer()),
+        func.max(case((col(Attempt.outcome).in_((*MAYBE_TAKEN, Outcome.BUSY)), col(Attempt.ended_at)))),
     )
     .where(col(Attempt.message_id).in_(numbers("ids")), col(Attempt.outcome).is_not(None))
     .group_by(col(Attempt.message_id))
@@ -204,7 +207,7 @@ def _past(connection: Connection, repeated: Sequence[int]) -> dict[int, Past]:
     if not repeated:
         return {}
     found = connection.execute(_PAST, {"ids": packed_numbers(repeated)})
-    return {message_id: Past(bool(doubtful), busy) for message_id, doubtful, busy in found}
+    return {message_id: Past(bool(doubtful), *rest) for message_id, doubtful, *rest in found}
 
 
 def _claimed(
@@ -230,6 +233,7 @@ def _claimed(
         unknowns=unknowns,
         doubtful=past.doubtful,
         busy=past.busy,
+        failed_at=past.failed_at,
         start_at=starts[message_id],
         deadline=min(end_at, window.closes_at(zone, now)) if window else end_at,
         end_at=end_at,
