@@ -207,7 +207,7 @@ def _lines(summary: "Summary") -> list[str]:
 
         return [NOTHING_TO_DO]
     counts = {name: number for name, number in vars(summary.counts).items() if number}
-    did = ", ".join(f"{number} {name}" for name, number in counts.items()) or "nothing to send"
+    did = ", ".join(f"{number:,} {name}" for name, number in counts.items()) or "nothing to send"
     lines = [f"run {summary.run_id}: {did} in {summary.seconds:.1f} s"]
     if summary.stopped in ENDINGS:
         lines.append(f"the run ended early: {ENDINGS[summary.stopped]}")
