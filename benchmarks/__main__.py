@@ -15,7 +15,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from benchmarks import machine, rate, scale, sink, speed, table
+from benchmarks import crowd, machine, rate, scale, sink, speed, table
 from benchmarks.given import Given, say
 from benchmarks.measure import scratch
 from benchmarks.peers import PEERS
@@ -37,6 +37,7 @@ SECTIONS: dict[str, Section] = {
     "two": speed.two_dispatchers,
     "memory": speed.with_many_pending,
     "rate": rate.rows,
+    "crowd": crowd.rows,
     "local": local,
     "scale": scale.rows,
 }

@@ -1035,8 +1035,8 @@ TURNS_IN_TIME = (
         (f"{T}::test_thousands_that_are_awake_in_vain_keep_nobody_from_his_turn",),
     ),
     Mutant(
-        "a turn asks all mailings that are awake",
-        changes(WHOSE, ("(col(Mailing.id)).limit(_COUNT).subquery())", "(col(Mailing.id)).subquery())")),
+        "a turn asks those that sleep",
+        changes(WHOSE, ("_IS_AWAKE = and_(_is(MailingTurn.NOW), ", "_IS_AWAKE = and_(IS_WAITING, ")),
         (f"{T}::test_a_turn_costs_the_same_whoever_else_is_open",),
     ),
     Mutant(

@@ -53,12 +53,13 @@ def round_of(contender: Sends, wanted: int, limit: float = 60, kind: str = "sand
 def test_the_command_prints_dispatch_beside_a_loop(tmp_path: Path) -> None:
     written = tmp_path / "rows.json"
     tiny = ["--messages", "50", "--rounds", "1", "--sink", "sandbox", "--json", str(written)]
-    command = [sys.executable, "-m", "benchmarks", "--only", "loop", "database", *tiny]
+    command = [sys.executable, "-m", "benchmarks", "--only", "loop", "database", "crowd", *tiny]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     rows = json.loads(written.read_text())["rows"]
     assert [each["what"] for each in rows if each["what"] not in ran.stdout] == []
-    loop, *shares, beside_client, beside_client_at_50_ms = rows
+    loop, *shares, beside_client, beside_client_at_50_ms, one, hundred, thousands = rows
+    assert min(each["ratio"] for each in (one, hundred, thousands)) > 0
     assert min(each["ratio"] for each in (loop, beside_client, beside_client_at_50_ms)) > 0
     assert [0 < each["ratio"] < 1 for each in shares] == [True, True]
 
