@@ -319,6 +319,7 @@ def test_init_makes_a_database_and_a_settings_file_that_only_the_operator_can_re
         "env_file": ".env",
         "env_made": True,
         "schema": SCHEMA,
+        "timezone": "Europe/Moscow",
     }
     for name in ("mailer.db", ".env"):
         assert (folder / name).stat().st_mode & 0o777 == 0o600
