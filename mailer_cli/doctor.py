@@ -4,7 +4,9 @@ import base64
 import binascii
 import json
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,11 +16,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlmodel import col
 
 from mailer_cli import database, files, logs, owners
 from mailer_cli.database import Database, choose_journal
+from mailer_cli.database.ended import GOOD
 from mailer_cli.database.journal import journal_of
 from mailer_cli.errors import DatabaseFailed, MailerError, Misconfigured, TokenRefused
 from mailer_cli.findings import Finding, failure, ok, warning
@@ -28,6 +31,8 @@ from mailer_cli.times import is_known, show_time
 
 TOKEN_WARNING = timedelta(days=7)
 CLOCK_TOLERANCE = timedelta(seconds=5)  # two hosts' clocks are never quite equal
+PROBE = 64 * 1024  # bytes, as much as a turn writes
+LITTLE = 50_000_000  # bytes
 OLDEST_SQLITE = (3, 35, 0)  # UPDATE ... RETURNING
 
 
@@ -199,8 +204,42 @@ def _last_run(case: Case, opened: Database) -> Iterator[Finding]:
         yield ok("last run", f"{began} and has not ended")
     elif run.stopped is None:
         yield ok("last run", f"{began} and did all that was due")
-    else:
+    elif run.stopped in GOOD:
         yield ok("last run", f"{began} and was stopped: {run.stopped}")
+    else:
+        hint = REMEDIES.get(run.stopped, "mailer dispatch says more; please report an internal error")
+        yield warning("last run", f"{began} and was stopped: {run.stopped}", hint)
+
+
+REMEDIES = {
+    "token_refused": "put a new TOKEN into .env",
+    "wrong_url": "check URL in .env",
+    "gateway_down": "ask those who run the gateway; each run tries one message until it is back",
+    "gateway_nonsense": "ask those who run the gateway; each run tries one message until it is back",
+    "too_many_rejected": "mailer messages list --status failed, then mailer mailings edit or cancel",
+}
+
+
+def _writing(case: Case, opened: Database) -> Iterator[Finding]:
+    """Write as a run does, in the file, its journal and beside it, and take it back."""
+    free = shutil.disk_usage(opened.path.resolve().parent).free
+    room = f"{free / 1e6:,.0f} MB are free"
+    try:
+        with tempfile.TemporaryFile(dir=opened.path.resolve().parent) as beside:
+            beside.write(bytes(PROBE))
+            beside.flush()
+    except OSError as error:
+        folder = opened.path.resolve().parent
+        raise DatabaseFailed(
+            f"nothing can be written in {folder}: {error.strerror}; {room}", f"ls -ld {folder}; df {folder}"
+        ) from error
+    with opened.write() as connection:
+        connection.execute(update(GatewayState).values(faults=col(GatewayState.faults)))
+        connection.rollback()
+    if free < LITTLE:
+        yield warning("writing", f"it can be written, but only {room}", "free some space")
+    else:
+        yield ok("writing", f"it can be written; {room}")
 
 
 def _breaker(case: Case, opened: Database) -> Iterator[Finding]:
@@ -253,6 +292,7 @@ def _zones(case: Case, opened: Database) -> Iterator[Finding]:
 CHECKS = {"settings": _settings, "url": _gateway, "token": _token, "log": _log, "owner": _owner}
 DATABASE_CHECKS = {
     "journal": _journal,
+    "writing": _writing,
     "dispatch": _dispatch,
     "last run": _last_run,
     "breaker": _breaker,

@@ -1070,6 +1070,21 @@ ADDRESSES = (
     ),
 )
 
+DOCTOR = "tests/test_doctor.py"
+
+SICK = (
+    Mutant(
+        "health is green while runs end in trouble",
+        changes("cli/operations.py", ("<= limit and bad is None", "<= limit")),
+        (f"{DOCTOR}::test_a_run_that_ends_in_trouble_is_neither_healthy_nor_ok",),
+    ),
+    Mutant(
+        "doctor does not try to write",
+        changes("doctor.py", ("            beside.write(bytes(PROBE))\n", "            pass\n")),
+        (f"{DOCTOR}::test_a_disk_that_takes_nothing_is_an_error",),
+    ),
+)
+
 MUTANTS = {
     each.name: each
     for some in list(globals().values())

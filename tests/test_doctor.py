@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+import resource
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -14,9 +15,14 @@ import pytest
 
 from mailer_cli.database import Database, RunLocks, create_database, lock_path
 from mailer_cli.settings import Settings
+from tests.breakage import mode, obey_permissions
 from tests.conftest import TOKEN, Mailer, Ran
+from tests.lab import Lab
 
 NOW = datetime.now(UTC)
+RUN = (
+    "id, host, pid, started_at, ended_at, stopped, claimed, sent, failed, deferred, unknown, expired, repeats"
+)
 SECRET = "c2VjcmV0"
 
 
@@ -61,6 +67,7 @@ def test_a_sound_installation_gives_no_error_and_no_warning(mailer: Mailer, data
         "owner",
         "database",
         "journal",
+        "writing",
         "dispatch",
         "last run",
         "breaker",
@@ -208,7 +215,7 @@ def test_the_last_run_is_told(
 ) -> None:
     change(
         database,
-        "INSERT INTO run VALUES (7, 'here', 1, '2026-01-01 00:00:00.000000',"
+        f"INSERT INTO run ({RUN}) VALUES (7, 'here', 1, '2026-01-01 00:00:00.000000',"
         f" {ended_at}, {stopped}, 0, 0, 0, 0, 0, 0, 0)",
     )
     text = finding(mailer("doctor", "--json"), "last run")["text"]
@@ -224,7 +231,7 @@ def test_an_open_breaker_is_a_warning(mailer: Mailer, database: Database) -> Non
 def test_a_clock_behind_the_database_is_a_warning(mailer: Mailer, database: Database) -> None:
     change(
         database,
-        "INSERT INTO run VALUES (7, 'here', 1, '2100-01-01 00:00:00.000000',"
+        f"INSERT INTO run ({RUN}) VALUES (7, 'here', 1, '2100-01-01 00:00:00.000000',"
         " NULL, NULL, 0, 0, 0, 0, 0, 0, 0)",
     )
     assert finding(mailer("doctor", "--json"), "clock")["level"] == "warning"
@@ -272,7 +279,7 @@ def test_health_is_lost_when_the_last_beat_is_too_far_away(
 
 
 def test_health_is_lost_when_no_dispatch_ever_ran(mailer: Mailer, database: Database) -> None:
-    nothing = {"healthy": False, "last_run_at": None, "age_seconds": None}
+    nothing = dict.fromkeys(("last_run_at", "age_seconds", "reason", "since")) | {"healthy": False}
     assert mailer("health", "--json", code=1).json == nothing
     RunLocks(database).close()
     assert mailer("health", "--json", code=1).json == nothing
@@ -283,3 +290,79 @@ def test_health_refuses_a_duration_that_is_none(mailer: Mailer, database: Databa
         "error: --max-age: 'soon' is not a dur"
     )
     mailer("--database", "nowhere.db", "health", code=78)
+
+
+def ended(database: Database, run: int, stopped: str, seconds_ago: float) -> None:
+    """As if a run had ended so then."""
+    moment = f"{datetime.now(UTC) - timedelta(seconds=seconds_ago):%Y-%m-%d %H:%M:%S.%f}"
+    change(
+        database,
+        f"INSERT INTO run ({RUN}) VALUES ({run}, 'here', 1, '{moment}', '{moment}', {stopped},"
+        " 0, 0, 0, 0, 0, 0, 0)",
+    )
+
+
+BAD = ("token_refused", "gateway_down", "gateway_nonsense", "too_many_rejected", "wrong_url", "internal")
+
+
+@pytest.mark.parametrize("stopped", BAD)
+def test_a_run_that_ends_in_trouble_is_neither_healthy_nor_ok(
+    mailer: Mailer, database: Database, stopped: str
+) -> None:
+    ended(database, 1, "NULL", 400)
+    ended(database, 2, f"'{stopped}'", 120)
+    ended(database, 3, f"'{stopped}'", 5)
+    beat(database, 5)
+    ran = mailer("health", "--json", code=1).json
+    assert (ran["healthy"], ran["reason"]) == (False, stopped)
+    since = datetime.now(UTC) - datetime.fromisoformat(ran["since"])
+    assert 120 <= since.total_seconds() < 200
+    assert stopped in mailer("health", "--quiet", code=1).out
+    found = finding(mailer("doctor", "--json"), "last run")
+    assert found["level"] == "warning" and found["hint"]
+
+
+@pytest.mark.parametrize("stopped", ["NULL", "'signal'", "'time_up'"])
+def test_a_run_that_ends_well_makes_it_healthy_again(
+    mailer: Mailer, database: Database, stopped: str
+) -> None:
+    ended(database, 1, "'token_refused'", 60)
+    ended(database, 2, stopped, 1)
+    beat(database)
+    assert mailer("health", "--json").json["reason"] is None
+
+
+def test_a_later_run_with_nothing_to_do_makes_it_healthy_again(mailer: Mailer, database: Database) -> None:
+    ended(database, 1, "'too_many_rejected'", 100)
+    beat(database, 40)
+    assert mailer("health", "--json").json["healthy"] is True
+
+
+def test_a_disk_that_takes_nothing_is_an_error(mailer: Mailer, database: Database) -> None:
+    size = database.path.stat().st_size // 2
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 100, before[1]))
+    try:
+        found = finding(mailer("doctor", "--json", code=74), "writing")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert found["level"] == "error" and "MB are free" in found["text"]
+
+
+@pytest.mark.parametrize("bits", [(0o500, 0o600), (0o700, 0o400)], ids=["folder", "file"])
+def test_what_may_not_be_written_is_an_error(tmp_path: Path, bits: tuple[int, int]) -> None:
+    with Lab(tmp_path) as lab, lab.each_child(obey_permissions):
+        with mode(tmp_path / "mailer.db", bits[1]), mode(tmp_path, bits[0]):
+            ran = lab.start_command("doctor").wait()
+        assert ran.code == 74, ran
+        (found,) = (each for each in ran.json["findings"] if each["name"] == "writing")
+        assert found["level"] == "error" and found["hint"].startswith("ls -ld")
+
+
+def test_what_doctor_writes_is_taken_back(mailer: Mailer, database: Database) -> None:
+    def seen() -> tuple[bytes, set[str]]:
+        return database.path.read_bytes(), {each.name for each in Path().iterdir()} | {"mailer.db-journal"}
+
+    before = seen()
+    assert finding(mailer("doctor", "--json"), "writing")["level"] == "ok"
+    assert seen() == before

@@ -41,7 +41,7 @@ def doctor(at: Invocation) -> output.Result:
 
 
 def health(at: Invocation, max_age: MaxAge = "3m") -> output.Result:
-    """Tell monitoring whether a dispatch has been at work lately: exit 0 or 1."""
+    """Tell monitoring whether a dispatch has been at work lately and did not end in trouble: exit 0 or 1."""
     from mailer_cli import database
     from mailer_cli.times import json_time
 
@@ -50,13 +50,20 @@ def health(at: Invocation, max_age: MaxAge = "3m") -> output.Result:
     database.require_file(opened.path)
     beaten_at = database.last_beat(opened)
     age = at.now() - beaten_at if beaten_at else None
-    healthy = age is not None and abs(age) <= limit
+    bad = database.bad_end(opened, beaten_at)
+    healthy = age is not None and abs(age) <= limit and bad is None
     found: dict[str, Any] = {
         "healthy": healthy,
         "last_run_at": json_time(beaten_at) if beaten_at else None,
         "age_seconds": round(age.total_seconds(), 3) if age is not None else None,
+        "reason": bad.reason if bad else None,
+        "since": json_time(bad.since) if bad else None,
     }
-    return output.Note(found, [_told(age, max_age, healthy)], exit_code=0 if healthy else 1)
+    if bad and age is not None and abs(age) <= limit:
+        told = f"unhealthy: since {at.show_time(bad.since)} each run has ended by {bad.reason}: mailer doctor"
+    else:
+        told = _told(age, max_age, healthy)
+    return output.Note(found, [told], exit_code=0 if healthy else 1)
 
 
 def _told(age: timedelta | None, max_age: str, healthy: bool) -> str:

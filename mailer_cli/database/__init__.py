@@ -10,9 +10,11 @@ fit.py       rows that are not what their table says
 temporary.py where SQLite keeps what is temporary
 files.py     the file as a whole: copies, damage, putting another content in its place
 locks.py     which runs are alive
+ended.py     how the newest runs have ended
 """
 
 from mailer_cli import SCHEMA
+from mailer_cli.database.ended import BadEnd, bad_end
 from mailer_cli.database.engine import BUSY_TIMEOUT, Database, insert_new, persistently, translated
 from mailer_cli.database.journal import Journal, choose_journal
 from mailer_cli.database.locks import RunLocks, last_beat, lock_path
@@ -33,11 +35,13 @@ from mailer_cli.database.turns import Turn, Turns
 __all__ = [
     "BUSY_TIMEOUT",
     "SCHEMA",
+    "BadEnd",
     "Database",
     "Journal",
     "RunLocks",
     "Turn",
     "Turns",
+    "bad_end",
     "choose_journal",
     "create_database",
     "insert_new",
