@@ -325,7 +325,11 @@ class Queue(RuleBasedStateMachine):
         return chance.choice(found) if found else None
 
     def swap_phones(self, chance: Random) -> None:
-        """Between one who has got a mailing, or may have, and one whose message waits."""
+        """Between one who has got a mailing, or may have, and one whose message waits; then a run comes."""
+        worker = self.world.begin()
+        self.world.claim(worker, 1)
+        self.requests(worker, chance)
+        self.world.record(worker)
         if had := self.client_with("'sent', 'unknown', 'sending'", chance):
             mailing, one = had
             if waits := self.client_with("'pending'", chance, mailing):
@@ -334,6 +338,7 @@ class Queue(RuleBasedStateMachine):
                 self.change_phone(one, next(self.phones))
                 self.change_phone(other, its)
                 self.change_phone(one, others)
+                self.world.claim(self.world.begin(), 9)
 
     def join_again(self, chance: Random) -> None:
         """Somebody who got a mailing is removed, and added with the phone that he had; and topped up."""
