@@ -29,6 +29,7 @@ ROAD = [
         "system_zone",
         "times",
         "words",
+        "plural",
         "owners",
         "errors",
     ),

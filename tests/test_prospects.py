@@ -80,6 +80,39 @@ def test_create_and_edit_warn_of_what_can_never_go(mailer: Mailer) -> None:
 
 
 @pytest.mark.usefixtures("clients")
+def test_several_that_are_resumed_are_warned_of_like_one(mailer: Mailer) -> None:
+    window = ("--window", f"{clock(3)}-{clock(4)}")
+    plan = ("mailings", "create", "--text", "x", "--tag", "vip", "--paused")
+    for _ in range(7):
+        mailer(*plan, "--end", "+1h", *window)
+    mailer(*plan, "--end", "+47h", *window)
+    mailer(*plan, "--end", "+1h")
+    never = ": 4 messages cannot go before the end, their windows open too late; they do with an end after"
+    said = mailer("mailings", "resume", 9, 8, 2, 1).err.splitlines()
+    assert [f"warning: mailing {each}{never}" for each in (2, 1)] == [each.rsplit(" ", 3)[0] for each in said]
+    assert mailer("mailings", "pause", "--all", "--json").err == ""
+    ran = mailer("mailings", "resume", "--all", "--quiet")
+    assert ran.out == ""
+    assert ran.err.count(never) == 5
+    assert "2 more mailings have messages that cannot go, likewise" in ran.err
+
+
+@pytest.mark.usefixtures("clients")
+def test_a_dry_run_says_as_create_does_how_many_can_go_and_when_the_others(mailer: Mailer) -> None:
+    plan = ("mailings", "create", "--dry-run", "--text", "x", "--all", "--end", "+47h")
+    window = ("--window", f"{clock(-1)}-{clock(2)}")
+    said = mailer(*plan, *window).out
+    assert "3 messages would go with the next run of mailer dispatch; 1 other waits for a window" in said
+    assert "the first opens at 20" in said
+    paused = mailer(*plan, *window, "--paused").out
+    assert "3 messages would go with the next run of mailer dispatch, once it is resumed; 1 other" in paused
+    assert "4 messages would go at its start" in mailer(*plan, "--start", "+1h").out
+    later = mailer(*plan, "--window", f"{clock(3)}-{clock(4)}").out
+    assert "4 messages wait for their windows, the first opens at 20" in later
+    assert "message" not in mailer(*plan[:4], "x", "--tag", "nobody", "--end", "+47h").out
+
+
+@pytest.mark.usefixtures("clients")
 def test_a_mailing_that_nobody_matches_says_what_is_near_and_promises_nothing(mailer: Mailer) -> None:
     ran = mailer("mailings", "create", "--text", "x", "--tag", "Vpi", "--end", "+1h")
     assert "no client matches mailing 1 now; did you mean 'vip'?" in ran.err

@@ -9,8 +9,8 @@ import typer
 from mailer_cli import output
 from mailer_cli.cli.clients import Codes, Phone, Tags, app, wanted_clients
 from mailer_cli.cli.common import DryRun, Force, Invocation, command
-from mailer_cli.cli.mailing_views import counted
 from mailer_cli.errors import Invalid, Refused
+from mailer_cli.plural import counted
 
 if TYPE_CHECKING:
     from mailer_cli.csv_import import Imported, Kind, Options

@@ -10,8 +10,8 @@ import typer
 
 from mailer_cli import output
 from mailer_cli.cli.common import DryRun, Force, Invocation, Yes, command, confirm, parse_duration
-from mailer_cli.cli.mailing_views import counted
 from mailer_cli.errors import Invalid
+from mailer_cli.plural import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,8 +6,9 @@ import typer
 
 from mailer_cli import output
 from mailer_cli.cli.common import LARGEST_ID, DryRun, Invocation, command, utc_now
-from mailer_cli.cli.mailing_views import counted, zone_warnings
+from mailer_cli.cli.mailing_views import zone_warnings
 from mailer_cli.errors import DatabaseFailed, Misconfigured
+from mailer_cli.plural import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

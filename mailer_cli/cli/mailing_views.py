@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailer_cli import output
 from mailer_cli.cli.common import Invocation
+from mailer_cli.plural import agree, counted
 
 if TYPE_CHECKING:
     from mailer_cli.audience import Breakdown, Filter
@@ -182,26 +183,34 @@ def retried(status: str, found: "Retried") -> list[str]:
     return [again if found.again else none, *already_sent(found.already_sent)]
 
 
-def going(at: Invocation, mailing: "Overview", found: "Prospect", when: str) -> str:
+def going(at: Invocation, of: str, found: "Prospect", when: str, verbs: tuple[str, str]) -> str:
     """How much of it goes at once, and when the first window opens for the others."""
     opens = f", the first opens at {at.show_time(found.opens_at)}" if found.opens_at else ""
     if found.now:
-        others = "1 other waits" if found.later == 1 else f"{found.later:,} others wait"
+        others = f"{counted(found.later, 'other')} {agree(found.later, 'waits', 'wait')}"
         rest = f"; {others} for a window{opens}" if opens else ""
-        return f"{counted(found.now, 'message')} of mailing {mailing.id} {when}{rest}"
+        return f"{counted(found.now, 'message')}{of} {agree(found.now, *verbs)} {when}{rest}"
     if opens:
-        return f"{counted(found.later, 'message')} of mailing {mailing.id} wait for their windows{opens}"
-    return f"no message of mailing {mailing.id} can go now"
+        wait = agree(found.later, "waits for its window", "wait for their windows")
+        return f"{counted(found.later, 'message')}{of} {wait}{opens}"
+    return f"no message{of} can go now"
 
 
 def never(at: Invocation, found: "Prospect") -> list[str]:
     """A warning when the end comes before some windows open."""
     if not found.never or found.saved_by is None:
         return []
-    saved = f"they do with an end after {at.show_time(found.saved_by)}"
-    return [
-        f"{counted(found.never, 'message')} cannot go before the end, their windows open too late; {saved}"
-    ]
+    windows = agree(found.never, "its window opens", "their windows open")
+    saved = f"{agree(found.never, 'it does', 'they do')} with an end after {at.show_time(found.saved_by)}"
+    return [f"{counted(found.never, 'message')} cannot go before the end, {windows} too late; {saved}"]
+
+
+def never_of(at: Invocation, found: Mapping[int, "Prospect"]) -> tuple[str, ...]:
+    """The same of several mailings, a line each for the first five."""
+    said = [f"mailing {each}: {line}" for each, prospect in found.items() for line in never(at, prospect)]
+    more = len(said) - 5
+    others = f"{counted(more, 'more mailing')} {agree(more, 'has', 'have')} messages that cannot go, likewise"
+    return (*said[:5], *([others] if more > 0 else []))
 
 
 def fate(settings: "Settings") -> list[str]:
@@ -214,7 +223,3 @@ def fate(settings: "Settings") -> list[str]:
         f"a message whose fate is unknown is repeated with the same id, at most {times}",
         "never to repeat one: MAILER_ON_UNKNOWN=hold",
     ]
-
-
-def counted(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

@@ -14,6 +14,7 @@ from mailer_cli.cli import mailing_options as options
 from mailer_cli.cli import mailing_views as views
 from mailer_cli.cli.common import DryRun, Invocation, Limit, Yes, command, confirm
 from mailer_cli.errors import Invalid, MailerError
+from mailer_cli.plural import counted
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mailer_cli.mailings import Edit, Edited, Overview, Plan
     from mailer_cli.mailings.prospects import Prospect
 
+NEXT_RUN = "with the next run of mailer dispatch"
 group = typer.Typer(no_args_is_help=True, help="Mailings: plan, look at, change, stop.")
 
 
@@ -69,7 +71,7 @@ def create(
         priority=priority or 0,
     )
     if dry_run:
-        return _audience(at, plan)
+        return _audience(at, plan, paused)
     if dispatch:
         _require_dispatch(at, plan, paused)
     mailing = _create(at, plan, paused)
@@ -234,7 +236,7 @@ def top_up(at: Invocation, mailing: options.Id, yes: Yes = False) -> output.Resu
         yes = _is_sure(at, f"Whoever was added to mailing {mailing} after the backup gets it again. Top up?")
     with at.database.write() as connection:
         found, added = mailings.top_up(connection, mailing, at.now(), sure=yes)
-    notes = [f"{views.counted(added.waiting, 'message')} added", *views.already_sent(added.already_sent)]
+    notes = [f"{counted(added.waiting, 'message')} added", *views.already_sent(added.already_sent)]
     late = views.never(at, _prospect(at, found))
     return _counting(views.card(at, found, notes, late), added=added.waiting, already_sent=added.already_sent)
 
@@ -270,15 +272,21 @@ def _counting(card: output.Card, **counts: int) -> output.Card:
     return replace(card, data={**card.data, **counts})
 
 
-def _audience(at: Invocation, plan: "Plan") -> output.Note:
+def _audience(at: Invocation, plan: "Plan", paused: bool) -> output.Note:
     from mailer_cli import audience, mailings
     from mailer_cli.mailings import prospects
 
-    mailings.check(plan, at.now(), at.settings.max_text)
+    now = at.now()
+    mailings.check(plan, now, at.settings.max_text)
     with at.database.read() as connection:
         found = audience.break_down(connection, plan.filter)
-        prospect = prospects.of_plan(connection, plan, at.now())
-    return replace(views.breakdown(found), warnings=tuple(views.never(at, prospect)))
+        prospect = prospects.of_plan(connection, plan, now)
+    when = "at its start" if plan.start_at > now else NEXT_RUN
+    when += ", once it is resumed" if paused else ""
+    first = views.going(at, "", prospect, when, ("would go", "would go"))
+    note = views.breakdown(found)
+    lines = [*note.lines, *([first] if found.size else [])]
+    return replace(note, lines=lines, warnings=tuple(views.never(at, prospect)))
 
 
 def _require_dispatch(at: Invocation, plan: "Plan", paused: bool) -> None:
@@ -304,8 +312,8 @@ def _created(at: Invocation, mailing: "Overview", dispatch: bool) -> output.Card
     if not matching:
         return views.card(at, mailing, warnings=_nobody(at, mailing))
     if mailing.fixed_at:
-        when = "go now" if dispatch else "go with the next run of mailer dispatch"
-        first = views.going(at, mailing, _prospect(at, mailing), when)
+        when = "now" if dispatch else NEXT_RUN
+        first = views.going(at, f" of mailing {mailing.id}", _prospect(at, mailing), when, ("goes", "go"))
     else:
         when = "has been resumed and starts" if mailing.paused_at else "starts"
         first = f"clients that match now: {matching:,}; the audience is fixed when it {when}"
@@ -357,14 +365,16 @@ def _dispatched(at: Invocation, card: output.Card, mailing_id: int) -> output.Re
     if not at.printer.as_json:
         at.printer.show(card)
         return dispatch.run_now(at, mailing_id)
+    error, warnings = None, tuple[str, ...]()
     try:
         run = dispatch.run_now(at, mailing_id)
         exit_code, warnings = run.exit_code, run.warnings
-    except MailerError as error:  # the mailing is there: whoever is not told creates it a second time
-        at.printer.error(error)
-        exit_code, warnings = error.exit_code, ()
+        error = output.failed(run, quiet=at.printer.quiet)
+    except MailerError as fault:  # the mailing is there: whoever is not told creates it a second time
+        at.printer.error(fault)
+        exit_code = fault.exit_code
     after = views.card(at, _find(at, mailing_id), warnings=(*card.warnings, *warnings))
-    return replace(after, exit_code=exit_code)
+    return replace(after, exit_code=exit_code, error=error)
 
 
 def _find(at: Invocation, mailing_id: int) -> "Overview":
@@ -392,12 +402,21 @@ def _steer(
         steered = act(connection, asked, at.now())
     if asked is None or len(set(asked)) > 1:
         listed = views.listing(at, steered)
-        return replace(listed, rows=list(listed.rows), done=True)  # few, and the log wants their ids too
+        late = views.never_of(at, _late(at, steered))
+        return replace(listed, rows=list(listed.rows), done=True, warnings=late)  # the log wants their ids
     warnings = views.never(at, _prospect(at, steered[0])) if steered[0].is_going else []
     return views.card(at, steered[0], [f"{note} {steered[0].id}"], warnings)
 
 
+def _late(at: Invocation, steered: Sequence["Overview"]) -> dict[int, "Prospect"]:
+    """What can go of those that go on, and whose end may come before a window."""
+    from mailer_cli.mailings import prospects
+
+    near = [each for each in steered if each.is_going and prospects.may_be_late(each)]
+    return {each.id: _prospect(at, each) for each in near}
+
+
 def _named(chosen: Sequence["Overview"]) -> str:
     waiting = sum(each.waiting for each in chosen)
-    which = f"mailing {chosen[0].id}" if len(chosen) == 1 else views.counted(len(chosen), "mailing")
-    return f"{which} with {views.counted(waiting, 'waiting message')}"
+    which = f"mailing {chosen[0].id}" if len(chosen) == 1 else counted(len(chosen), "mailing")
+    return f"{which} with {counted(waiting, 'waiting message')}"

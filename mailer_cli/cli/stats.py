@@ -12,6 +12,7 @@ from mailer_cli import output
 from mailer_cli.cli import mailing_views
 from mailer_cli.cli.common import LARGEST_ID, Invocation, command
 from mailer_cli.errors import Invalid
+from mailer_cli.plural import counted
 
 if TYPE_CHECKING:
     from mailer_cli.mailings import Overview
@@ -77,14 +78,14 @@ def _all(at: Invocation) -> output.Note:
 def _totals(data: output.Json) -> list[str]:
     mailings, messages = data["mailings"], data["messages"]
     lines = [
-        *_sentence(mailing_views.counted(mailings["total"], "mailing"), mailings["by_status"]),
+        *_sentence(counted(mailings["total"], "mailing"), mailings["by_status"]),
         *_sentence(
-            mailing_views.counted(messages["total"], "message"),
+            counted(messages["total"], "message"),
             {name: messages["by_status"][name] for name in STATUSES},
         ),
     ]
     if removed := messages["total"] - sum(each["messages"]["total"] for each in data["by_mailing"]):
-        lines.append(f"{mailing_views.counted(removed, 'message')} of them in mailings that were removed")
+        lines.append(f"{counted(removed, 'message')} of them in mailings that were removed")
     return lines
 
 
@@ -159,9 +160,7 @@ def _pace(at: Invocation, pace: "Pace", end_at: datetime) -> list[tuple[str, str
 
 def _headline(mailing: "Overview") -> str:
     text = output.shorten(" ".join(mailing.plan.text.split()), 40)
-    return (
-        f"mailing {mailing.id}, {mailing.status}, {mailing_views.counted(mailing.total, 'message')}: {text}"
-    )
+    return f"mailing {mailing.id}, {mailing.status}, {counted(mailing.total, 'message')}: {text}"
 
 
 def _groups(at: Invocation, found: "Details", by: "By") -> output.Table:

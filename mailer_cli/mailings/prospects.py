@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from difflib import get_close_matches
 
 from sqlalchemy import Connection, func, select
@@ -17,6 +17,7 @@ from mailer_cli.outbox import GUARD
 from mailer_cli.times import Window, is_known
 
 MOST_TAGS = 10_000  # that are looked through for what is near
+SURELY_OPENS = timedelta(days=3)  # every window does in that time, also where a clock change swallows one
 Zones = Iterable[tuple[str, int]]  # a zone, and how many wait in it
 
 
@@ -81,6 +82,13 @@ def of_mailing(connection: Connection, mailing: Overview) -> Prospect:
     )
     zones = [(zone, count) for zone, count in connection.execute(waiting)]
     return prospect(zones, plan.window, now, plan.end_at)
+
+
+def may_be_late(mailing: Overview) -> bool:
+    """Whether it may end before some window opens, asked of no message."""
+    plan = mailing.plan
+    begins_at = max(mailing.seen_at, plan.start_at)
+    return plan.window is not None and plan.end_at - begins_at < SURELY_OPENS
 
 
 def near(connection: Connection, wanted: Filter) -> list[str]:

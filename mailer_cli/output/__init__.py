@@ -12,7 +12,7 @@ both renderings are decided in one place. The way of a result:
 """
 
 from mailer_cli.output.plain import PIPE_WIDTH
-from mailer_cli.output.printer import Printer, Progress, unwritten
+from mailer_cli.output.printer import Printer, Progress, failed, unwritten
 from mailer_cli.output.results import (
     BAR,
     DONE,
@@ -50,6 +50,7 @@ __all__ = [
     "clean",
     "column",
     "dumps",
+    "failed",
     "shorten",
     "stack",
     "unwritten",

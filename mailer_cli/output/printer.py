@@ -45,7 +45,7 @@ class Printer:
                 self._json(result)
             else:
                 self._human(result)
-        if self.as_json and (error := _failure(result, quiet=self.quiet)):
+        if self.as_json and (error := failed(result, quiet=self.quiet)):
             self.error(error)
         return result.exit_code
 
@@ -190,11 +190,11 @@ def _untroubled(bar: "Bar") -> Iterator[None]:
             bar.stop()
 
 
-def _failure(result: Result, *, quiet: bool) -> MailerError | None:
+def failed(result: Result, *, quiet: bool) -> MailerError | None:
     """What a script is told on stderr of a command that has a result and yet did not do what it should."""
-    if not result.exit_code or not isinstance(result, Note):
+    if not result.exit_code or not isinstance(result, Card | Note):
         return None
-    if result.error is not None or quiet:
+    if result.error is not None or quiet or isinstance(result, Card):
         return result.error
     return failure(result.exit_code, [*result.warnings, *result.lines, "it failed"][0])
 

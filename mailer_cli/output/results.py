@@ -73,7 +73,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Card:
-    """One entity, a line per attribute; `tables` and `notes` follow it."""
+    """One entity, a line per attribute; `tables` and `notes` follow it. `error` is what scripts are told of a
+    failure beside it."""
 
     data: Json
     lines: Sequence[tuple[str, str]]
@@ -81,6 +82,7 @@ class Card:
     notes: Sequence[str] = ()
     exit_code: int = 0
     warnings: tuple[str, ...] = ()
+    error: MailerError | None = None
 
 
 @dataclass(frozen=True)
