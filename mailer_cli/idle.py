@@ -46,6 +46,12 @@ HAS_WORK = f"""
               AND messages > 0 AND end_at > :now AND cancelled_at IS NULL AND removed_at IS NULL)
 """  # noqa: S608  no word of it comes from outside
 
+WAITS_LATER = """
+    SELECT EXISTS (SELECT 1 FROM mailing
+        WHERE (fixed_at IS NULL OR turn IS NOT NULL)
+          AND end_at > :now AND cancelled_at IS NULL AND removed_at IS NULL)
+"""
+
 
 def lock_of(path: Path) -> Path:
     """The lock file of a database, beside the file itself: a symbolic link must not lead to a second one."""
@@ -53,9 +59,9 @@ def lock_of(path: Path) -> Path:
     return real.with_name(real.name + ".lock")
 
 
-def beat_if_idle(path: Path, now: datetime, boot: Boot | None = None) -> bool:
-    """Whether surely nothing is due; a dispatch was at work then, and that is all it leaves behind. By a
-    clock that is doubted nothing is sure.
+def beat_if_idle(path: Path, now: datetime, boot: Boot | None = None, *, or_later: bool = False) -> bool:
+    """Whether surely nothing is due, nor anything later if that is asked; a dispatch was at work then, and
+    that is all it leaves behind. By a clock that is doubted nothing is sure.
 
     Waits for no lock and takes no write lock. Raises: sqlite3.Error, OSError; nothing is known then.
     """
@@ -66,7 +72,8 @@ def beat_if_idle(path: Path, now: datetime, boot: Boot | None = None) -> bool:
     with closing(sqlite3.connect(address, uri=True, timeout=0, isolation_level=None)) as raw:
         raw.execute("BEGIN")
         known = raw.execute("SELECT version_num FROM alembic_version").fetchall() == [(SCHEMA,)]
-        has_work = not known or raw.execute(HAS_WORK, {"now": _stored(now)}).fetchone()[0]
+        asked = [HAS_WORK, WAITS_LATER] if or_later else [HAS_WORK]
+        has_work = not known or any(raw.execute(each, {"now": _stored(now)}).fetchone()[0] for each in asked)
     if has_work:
         return False
     lock = os.open(lock_of(path), os.O_RDWR | os.O_CLOEXEC)

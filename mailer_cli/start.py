@@ -56,7 +56,8 @@ def is_over(run: Run) -> bool:
             found.require_gateway()
             path = run.database or found.database
             boot = belief.boot_of(time.clock_gettime(time.CLOCK_BOOTTIME))
-            if "://" in path or not idle.beat_if_idle(Path(path), datetime.now(UTC), boot):
+            now, or_later = datetime.now(UTC), not run.quiet  # who is told wants to know what waits
+            if "://" in path or not idle.beat_if_idle(Path(path), now, boot, or_later=or_later):
                 return False
         if not run.quiet:
             sys.stdout.write(f"{idle.NOTHING_TO_DO}\n")

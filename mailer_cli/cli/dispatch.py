@@ -7,6 +7,7 @@ import typer
 from mailer_cli import output
 from mailer_cli.cli.common import LARGEST_ID, DryRun, Invocation, command, utc_now
 from mailer_cli.cli.mailing_views import zone_warnings
+from mailer_cli.cli.waiting import why_nothing
 from mailer_cli.errors import DatabaseFailed, Misconfigured
 from mailer_cli.plural import counted
 
@@ -71,7 +72,7 @@ def register(app: typer.Typer) -> None:
 def run_now(at: Invocation, mailing: int | None, max_seconds: float | None = None) -> output.Result:
     """One run, which a signal does not cut off; what it did."""
     at.stop.drain()
-    return _result(at, _run(at, mailing, max_seconds))
+    return _result(at, _run(at, mailing, max_seconds), mailing)
 
 
 def _run(at: Invocation, mailing: int | None, max_seconds: float | None) -> "Summary":
@@ -87,11 +88,7 @@ def _run(at: Invocation, mailing: int | None, max_seconds: float | None) -> "Sum
     settings = at.settings
     if max_seconds is not None:
         settings = dataclasses.replace(settings, max_seconds=max_seconds)
-    if mailing is not None:
-        from mailer_cli import mailings
-
-        with at.database.read() as connection:
-            mailings.find(connection, mailing, at.now())
+    _require(at, mailing)
     with at.printer.progress("sending", _waiting(at, mailing)) as progress:
         world = dispatch.World(
             clock=utc_now,
@@ -107,6 +104,15 @@ def _run(at: Invocation, mailing: int | None, max_seconds: float | None) -> "Sum
             warn=at.printer.warn,
         )
         return dispatch.run(at.database, settings, world, mailing)
+
+
+def _require(at: Invocation, mailing: int | None) -> None:
+    """Raises: Refused when there is no such mailing."""
+    from mailer_cli import mailings
+
+    if mailing is not None:
+        with at.database.read() as connection:
+            mailings.find(connection, mailing, at.now())
 
 
 def _renewed_token(at: Invocation) -> str | None:
@@ -130,12 +136,14 @@ def _waiting(at: Invocation, mailing: int | None) -> int | None:
     return sum(each.waiting + (each.audience or 0) for each in dispatch.plan(at.database, at.now(), mailing))
 
 
-def _result(at: Invocation, summary: "Summary") -> output.Result:
+def _result(at: Invocation, summary: "Summary", mailing: int | None) -> output.Result:
     data = as_json(summary)
     exit_code = EXIT_CODES.get(summary.stopped or "", DatabaseFailed.exit_code if summary.misfits else 0)
     if at.stop.aborted_by is not None:
         exit_code = 128 + at.stop.aborted_by
-    lines = [] if at.printer.quiet else _lines(summary)  # also in trouble: that is said once, as a warning
+    lines = (
+        [] if at.printer.quiet else _lines(at, summary, mailing)
+    )  # also in trouble: that is said once, as a warning
     return output.Note(data, lines, exit_code=exit_code, warnings=_warnings(at, summary))
 
 
@@ -200,18 +208,18 @@ def _misfits(misfits: "Sequence[Misfit]") -> list[str]:
     ]
 
 
-def _lines(summary: "Summary") -> list[str]:
+def _lines(at: Invocation, summary: "Summary", mailing: int | None) -> list[str]:
     if summary.run_id is None and summary.stopped == "clock_ahead":
         return []
     if summary.run_id is None:
-        from mailer_cli.idle import NOTHING_TO_DO
-
-        return [NOTHING_TO_DO]
+        return [why_nothing(at, mailing, sum(summary.unknown_zones.values()))]
     counts = {name: number for name, number in vars(summary.counts).items() if number}
     did = ", ".join(f"{number:,} {name}" for name, number in counts.items()) or "nothing to send"
     lines = [f"run {summary.run_id}: {did} in {summary.seconds:.1f} s"]
     if summary.stopped in ENDINGS:
         lines.append(f"the run ended early: {ENDINGS[summary.stopped]}")
+    elif mailing is not None and not summary.counts.claimed and summary.stopped is None:
+        lines.append(why_nothing(at, mailing))  # the run was for others: it ended or recovered something
     return lines
 
 
@@ -220,6 +228,7 @@ def show_plan(at: Invocation, mailing: int | None) -> output.Result:
     at.stop.interrupt()
     from mailer_cli import dispatch
 
+    _require(at, mailing)
     planned = dispatch.plan(at.database, at.now(), mailing)
     rows = [
         {"mailing_id": each.mailing_id, "audience": each.audience, "waiting": each.waiting}
@@ -230,4 +239,4 @@ def show_plan(at: Invocation, mailing: int | None) -> output.Result:
         output.Column("new audience", lambda row: str(row["audience"] or ""), right=True),
         output.column("waiting", right=True),
     )
-    return output.Table(rows, columns, empty="nothing to do")
+    return output.Table(rows, columns, empty="" if rows else why_nothing(at, mailing))

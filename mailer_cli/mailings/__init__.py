@@ -4,6 +4,7 @@ plan.py      what is sent, to whom and when: its rules; create
 overview.py  a mailing as it is seen: its status, its counts; find, list
 edits.py     a plan revised, also while it runs
 prospects.py how much of it can go now, later and never; tags that look like those that nobody has
+waiting.py   what of all open ones waits, and for what
 steering.py  pause, resume, cancel, remove; more clients, another try
 """
 
