@@ -362,6 +362,7 @@ class Sender:
             state.blamed,
             is_probe=is_busy or (allowed == 1 and is_slow and bool(state.blamed)),
             unheard_only=is_busy,
+            newest_first=self._run_id % 2 == 0,
             probed=set(self._wary.probed),
             passed=dict(self._wary.passed),
         )

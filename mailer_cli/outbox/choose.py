@@ -145,7 +145,7 @@ def _probe(connection: Connection, demand: Demand, shared: Pace, now: datetime) 
     """Choose the one message whose mailing and operator have failed least, or longest ago."""
     wary, best = demand.wary, None
     found = Round(demand.after, _awake(connection, demand, now) if demand.slots and shared.is_free else [])
-    for turn in sorted(found.turns, key=lambda turn: wary.blame_of(turn.row["id"]))[:PROBED]:
+    for turn in sorted(found.turns, key=lambda turn: wary.order(turn.row["id"]))[:PROBED]:
         if wary.unheard_only and wary.blame_of(turn.row["id"]):
             break
         here = wary.least_blamed(connection, turn.row["id"], _zones_of(connection, turn, now), now)

@@ -48,6 +48,7 @@ class Wary:
     blamed: Mapping[Scope, Blame] = field(default_factory=dict)
     is_probe: bool = False  # it is for one message, that of the scopes which failed longest ago
     unheard_only: bool = False  # only mailings in which nothing has failed
+    newest_first: bool = False  # of mailings that have failed alike the newest, else the one whose turn it is
     probed: set[Scope] = field(default_factory=set)  # suspects that had their request of this run
     passed: dict[tuple[int, str | None], "Passed"] = field(default_factory=dict)
     is_cut: bool = False  # there may be more behind what it has looked at
@@ -62,6 +63,10 @@ class Wary:
         if (mailing_id, "") not in self.suspects:
             return MOST
         return 0 if (mailing_id, "") in self.probed else 1 - chosen
+
+    def order(self, mailing_id: int) -> tuple[list[datetime], int]:
+        """By which a probe goes through the mailings, so far in the order of their turns."""
+        return self.blame_of(mailing_id), -mailing_id if self.newest_first else 0
 
     def knows_of(self, mailing_id: int) -> bool:
         """Whether some operator is to be passed over in this mailing."""
