@@ -5,6 +5,7 @@ Each check raises AssertionError. They ask a laboratory for `query`, `number`, `
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -243,6 +244,63 @@ def _lets_go(
     return opens <= minute < closes if opens < closes else minute >= opens or minute < closes
 
 
+SERVED_WITHIN = 3  # runs
+SPOKE = ("gateway_down", "gateway_nonsense", "too_many_rejected")  # such a run ended by itself all the same
+
+
+def check_good_mailings_are_served(lab: "Lab") -> None:
+    """Of any three runs that ended by themselves one asks about each mailing of which something that was
+    never tried is due, if the gateway would have taken it. Where a test scripts the gateway its rule says so,
+    and each operator of a mailing is to be asked; else it is so when none of the three found it in trouble,
+    and it took something of others in each.
+
+    Nothing is said of mailings whose plan was changed, or that have a window.
+    """
+    runs = lab.query(f"""
+        SELECT id, started_at, ended_at, sent AND (stopped IS NULL OR stopped NOT LIKE 'gateway%') FROM run
+        WHERE ended_at IS NOT NULL AND (stopped IS NULL OR stopped IN {SPOKE}) ORDER BY id
+    """)
+    asked = lab.query("""
+        SELECT mailing_id, phone, attempt.started_at FROM attempt JOIN message ON id = message_id
+    """)
+    good: dict[tuple[int, ...], dict[tuple[tuple[int, int], str], str]] = {}
+    for three in zip(*(runs[n:] for n in range(SERVED_WITHIN)), strict=False):
+        (first, began, *_), (last, _, ended, _) = three[0], three[-1]
+        said = tuple(n for n, each in enumerate(lab.spoken) if each.first <= first and last <= each.last)
+        if not said and not all(is_up for *_, is_up in three):
+            continue
+        if said not in good:
+            good[said] = _waited(lab, said)
+        waited = {which for (which, since), until in good[said].items() if since <= began and until > ended}
+        served = {_which(id, phone, said) for id, phone, at in asked if began <= at <= ended}
+        assert waited <= served, f"{waited - served} had no turn in runs {first} to {last}"
+
+
+def _which(mailing: int, phone: int, said: tuple[int, ...]) -> tuple[int, int]:
+    """A mailing, and an operator when there are rules for him; else any."""
+    return mailing, phone // 10**7 % 1000 if said else 0
+
+
+def _waited(lab: "Lab", said: tuple[int, ...]) -> dict[tuple[tuple[int, int], str], str]:
+    """Since when something of each waited untried, and until when; of it what these rules take."""
+    rows = lab.query("""
+        SELECT message.id, mailing_id, client.phone, wording.text,
+               max(mailing.created_at, start_at, iif(message.created_at > fixed_at, message.created_at, ''),
+                   iif(attempts = 0 AND due_at > message.created_at, due_at, '')),
+               coalesce((SELECT min(started_at) FROM attempt WHERE message_id = message.id), mailing.end_at)
+        FROM message JOIN mailing ON mailing.id = mailing_id JOIN client ON client.id = client_id
+        JOIN wording ON wording.id = mailing.wording_id
+        WHERE (attempts OR status = 'pending') AND window_from IS NULL
+          AND (SELECT count(*) FROM lab_plan WHERE lab_plan.mailing_id = mailing.id) = 1
+    """)
+    found: dict[tuple[tuple[int, int], str], str] = {}
+    for id, mailing, phone, text, since, until in rows:
+        if all(lab.spoken[n].takes(id, phone, text) for n in said):
+            place = _which(mailing, phone, said), since
+            found[place] = max(until, found.get(place, ""))
+    return found
+
+
 def check_i8_sending_has_one_open_attempt(lab: "Lab") -> None:
     """I8: its latest, of the run that owns it."""
     wrong = lab.query("""
@@ -347,6 +405,15 @@ def stored(moment: datetime) -> str:
 
 def sent_everything(lab: "Lab") -> bool:
     return set(lab.statuses()) == {MessageStatus.SENT.value}
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What a scripted gateway takes, and of which runs that is so."""
+
+    first: int
+    last: int
+    takes: Callable[[int, int, str], bool]  # the id, the phone, the text
 
 
 @dataclass(frozen=True)

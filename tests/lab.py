@@ -354,6 +354,7 @@ class Lab:
         self.may_be_locked = False  # the scenario holds the write lock on purpose
         self.may_give_up = False  # the scenario breaks the database on purpose
         self.has_own_clock = False  # what the ledger says cannot be compared with when something was said
+        self.spoken: list[judge.Spoken] = []  # by gateways that a test scripts
         self.in_child: Callable[[], object] = lambda: None  # done by each new process before its work
         self._gateway: Process | None = None
         self._kept = _kept_port()
@@ -620,6 +621,7 @@ class Lab:
         judge.check_i6_sent_never_changes(self)
         judge.check_i7_nothing_starts_after_the_end(self)
         judge.check_nothing_begins_after_it_was_forbidden(self)
+        judge.check_good_mailings_are_served(self)
         judge.check_i8_sending_has_one_open_attempt(self)
         judge.check_i9_only_the_dead_are_recovered(self)
         judge.check_i10_counters_equal_the_attempts(self)

@@ -804,7 +804,7 @@ TURNS = tuple(
             "every fault is the gateway's",
             "breaker.py",
             ("or not self._is_own(claimed, its):", "or True:"),
-            "test_an_operator_whose_route_is_down_does_not_stop_the_others[500]",
+            "test_those_who_are_known_to_fail_do_not_shut_the_gateway",
         ),
         (
             "a suspect is asked like all others",
@@ -816,13 +816,19 @@ TURNS = tuple(
             "one message speaks for all",
             "breaker.py",
             ("wish = min(wish, SECOND_OPINION)", "wish = min(wish, wish)"),
-            "test_a_hundred_bad_messages_do_not_stop_the_mailing_behind_them[429 for an hour]",
+            "test_one_clients_trouble_is_his_own[429-for-an-hour]",
         ),
         (
             "whose wish it is, is never known",
             "breaker.py",
             ("wish = min(wish, OWN_WISH)", "wish = min(wish, wish)"),
-            "test_one_clients_trouble_is_his_own[429 for an hour]",
+            "test_one_clients_trouble_is_his_own[429-for-an-hour]",
+        ),
+        (
+            "a probe asks whoever was asked before",
+            "outbox/choose.py",
+            ('wary.order(turn.row["id"]))[:PROBED]', "0)[:1]"),
+            "test_the_judge_sees_a_good_mailing_that_gets_no_turn",
         ),
     )
 )
@@ -856,7 +862,7 @@ TRUSTS = (
             SENDER,
             (
                 "        slots = self.caution.slots(len(self._in_flight), loop.time())\n",
-                "        if learnt.refused:\n            self.caution.stop_for('too_many_rejected')\n"
+                "        if self._learnt.refused:\n            self.caution.stop_for('too_many_rejected')\n"
                 "        slots = self.caution.slots(len(self._in_flight), loop.time())\n",
             ),
         ),

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from mailer_cli.dispatch import Summary
+from tests.judge import Spoken
 from tests.lab import Clock, Lab
 
 MINUTE = timedelta(minutes=1)
@@ -51,14 +52,25 @@ def scripted(lab: Lab, rule: Rule) -> Iterator[None]:
     lab.write_env()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
+    first, limit = _last_run(lab) + 1, float(str(lab.settings.get("timeout", 10)))
+
+    def takes(id: int, phone: int, text: str) -> bool:
+        says = rule(Asked(id, phone, text))
+        return says.status == 200 and says.after < limit
+
     try:
         yield
     finally:
+        lab.spoken.append(Spoken(first, _last_run(lab), takes))
         server.shutdown()
         thread.join()
         server.server_close()
         lab.url = before
         lab.write_env()
+
+
+def _last_run(lab: Lab) -> int:
+    return int(lab.number("SELECT coalesce(max(id), 0) FROM run"))
 
 
 def _handler(rule: Rule, ledger: Path) -> type[BaseHTTPRequestHandler]:

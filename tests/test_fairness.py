@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mailer_cli import breaker
+from tests import judge
 from tests.judge import stored
 from tests.lab import Lab, add_clients
 from tests.scripted import Minutes, Rule, Says, add, scripted, sent
@@ -46,6 +47,33 @@ def three_runs(lab: Lab, rule: Rule) -> Minutes:
         for _ in range(3):
             runs.run()
     return runs
+
+
+def test_the_judge_sees_a_good_mailing_that_gets_no_turn(open_lab: OpenLab) -> None:
+    lab = open_lab()
+    add(lab, 100, "bad", priority=1)
+    good = add(lab, 5, "good")
+    three_runs(lab, lambda asked: Says(500) if asked.text == "bad" else OK)
+    judge.check_good_mailings_are_served(lab)
+    lab.execute(f"UPDATE attempt SET started_at = '9000-01-01' WHERE {OF_IT}", good)  # after the third run
+    with pytest.raises(AssertionError, match=f"{good}, 900"):
+        judge.check_good_mailings_are_served(lab)
+
+
+OF_IT = "message_id IN (SELECT id FROM message WHERE mailing_id = ?)"
+
+
+def test_the_judge_sees_a_mailing_without_a_turn_while_all_others_are_served(open_lab: OpenLab) -> None:
+    lab = open_lab()
+    good = lab.add_mailing(5)
+    lab.open_gateway()
+    for _ in range(3):
+        lab.add_mailing(1)
+        lab.run()
+    judge.check_good_mailings_are_served(lab)
+    lab.execute(f"UPDATE attempt SET started_at = '9000-01-01' WHERE {OF_IT}", good)
+    with pytest.raises(AssertionError, match=f"{good}, 0"):
+        judge.check_good_mailings_are_served(lab)
 
 
 def requests(lab: Lab, text: str) -> int:
@@ -123,6 +151,23 @@ def test_one_clients_trouble_is_his_own(open_lab: OpenLab, name: str) -> None:
         assert lab.number("SELECT coalesce(max(busy_until), '') FROM gateway") < stored(
             runs.clock() + timedelta(seconds=2)
         )
+    lab.check_invariants()
+
+
+def test_those_who_are_known_to_fail_do_not_shut_the_gateway(open_lab: OpenLab) -> None:
+    lab = open_lab()
+    for _ in range(breaker.FAULTS):
+        add(lab, 1, "bad")
+    runs = Minutes(lab)
+    with scripted(lab, lambda asked: Says(500) if asked.text == "bad" else OK):
+        assert runs.run().stopped == "gateway_down"
+        good = add(lab, 10, "good")
+        runs.run()
+        assert sent(lab, good) == 10
+        lab.forget_backoffs()
+        before = len(lab.ledger)
+        assert runs.run().stopped is None
+    assert len(lab.ledger) - before >= breaker.FAULTS
     lab.check_invariants()
 
 
