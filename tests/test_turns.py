@@ -16,7 +16,7 @@ from mailer_cli import audience, mailings, outbox
 from mailer_cli.database import Database
 from mailer_cli.idle import HAS_WORK
 from mailer_cli.models import Mailing
-from mailer_cli.outbox import Batch, Demand, turns
+from mailer_cli.outbox import Batch, Demand, turns, wary
 from tests.judge import stored
 from tests.lab import add_clients, add_mailing, new_database
 
@@ -209,6 +209,21 @@ def test_nobody_scans_the_mailings(
     assert [each for each in scans if " INDEX mailing_" not in each] == []
     for index in indexes:
         assert any(f"INDEX {index} " in each for each in steps), (index, plans)
+
+
+@pytest.mark.parametrize(("zone", "index"), [(None, "message_turn"), ("Europe/Moscow", "message_due")])
+def test_what_a_probe_chooses_from_is_read_by_an_index_and_not_sorted(
+    database: Database, monkeypatch: pytest.MonkeyPatch, zone: str | None, index: str
+) -> None:
+    monkeypatch.setattr(wary, "HEAD", 1)  # the rest is spread over the queue
+    all_plans = plans_of(
+        database, lambda connection: list(wary.sample(connection, fill(connection, 20), zone, NOW))
+    )
+    first = next(n for n, each in enumerate(all_plans) if "(message.due_at, message.id) >" in each)
+    plans = all_plans[first:]  # what comes before has made the mailing
+    assert len(plans) > 4
+    assert any(f"INDEX {index} " in each for each in plans), plans
+    assert [each for each in plans if each.startswith("SCAN") or "TEMP B-TREE" in each] == []
 
 
 def test_the_words_of_the_indexes_are_those_of_the_models(database: Database) -> None:
