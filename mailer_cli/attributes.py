@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from mailer_cli.errors import Invalid
+from mailer_cli.plural import counted
 from mailer_cli.times import BadTime, Zone, find_zone
 from mailer_cli.words import plain_cell, plain_number
 
@@ -59,7 +60,7 @@ def _fault(written: str) -> str:
     if not (digits.isascii() and digits.isdecimal()):
         return "has other characters than digits"
     if len(digits) != 11:
-        return f"has {len(digits)} {'digit' if len(digits) == 1 else 'digits'} instead of 11"
+        return f"has {counted(len(digits), 'digit')} instead of 11"
     return "begins with +8 instead of +7" if bare.startswith("+8") else "does not begin with 7"
 
 

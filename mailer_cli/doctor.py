@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from shlex import quote
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +27,7 @@ from mailer_cli.database.journal import journal_of
 from mailer_cli.errors import DatabaseFailed, MailerError, Misconfigured, TokenRefused
 from mailer_cli.findings import Finding, failure, ok, warning
 from mailer_cli.models import Client, GatewayState, Mailing, Run
+from mailer_cli.plural import counted
 from mailer_cli.settings import Settings, others_can_read
 from mailer_cli.times import is_known, show_time
 
@@ -250,7 +252,8 @@ def _breaker(case: Case, opened: Database) -> Iterator[Finding]:
     else:
         yield warning(
             "breaker",
-            f"open since {case.time(state.opened_at)}, after {state.faults} faults of the gateway in a row",
+            f"open since {case.time(state.opened_at)}, after {counted(state.faults, 'fault')} of the gateway"
+            " in a row",
             "it closes by itself when the gateway answers again",
         )
 
@@ -274,12 +277,14 @@ def _zones(case: Case, opened: Database) -> Iterator[Finding]:
             .where(col(Client.removed_at).is_(None))
             .group_by(col(Client.timezone))
         ).all()
-    unknown = [f"{name} ({clients:,})" for name, clients in used if not is_known(name)]
-    if unknown:
+    lost = [(name, clients) for name, clients in used if not is_known(name)]
+    if lost:
+        unknown = [f"{name} ({clients:,})" for name, clients in lost]
         raise Misconfigured(
             "this machine does not know the time zones of some clients, whose messages wait where there is a"
             f" window: {', '.join(unknown[:5])}",
-            "install newer zone data (tzdata), or mailer clients rezone --from ZONE --to ZONE",
+            "install newer zone data (tzdata), or mailer clients rezone"
+            f" --from {quote(lost[0][0])} --to ZONE",
         )
     here = f"{case.settings.timezone} here, from {case.settings.timezone_source}"
     if case.settings.timezone_doubt is not None:

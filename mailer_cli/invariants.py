@@ -14,6 +14,7 @@ from mailer_cli.database.engine import Unreadable
 from mailer_cli.database.fit import misfits
 from mailer_cli.findings import Finding, broken, damaged, failure, ok
 from mailer_cli.models import FAILURES, UNKNOWNS, Outcome
+from mailer_cli.plural import agree, counted
 
 SHOWN = 10
 
@@ -143,7 +144,11 @@ def _check_file(database: Database) -> Iterator[Finding]:
     yield damaged("file", f"damaged: {found[0]}", hint) if found else ok("file", "the file is sound")
     lost = files.broken_references(database)
     yield (
-        damaged("references", f"{lost} rows refer to rows that are not there", hint)
+        damaged(
+            "references",
+            f"{counted(lost, 'row')} {agree(lost, 'refers', 'refer')} to rows that are not there",
+            hint,
+        )
         if lost
         else ok("references", "every row refers to rows that are there")
     )
@@ -168,7 +173,9 @@ def _check_rule(database: Database, rule: Invariant) -> Finding:
     with database.read() as connection:
         count = connection.execute(query, used).scalar_one()
     if count:
-        return broken(rule.name, f"{count} times it is not so that {rule.rule}", "please report it")
+        return broken(
+            rule.name, f"{counted(count, 'time')} it is not so that {rule.rule}", "please report it"
+        )
     return ok(rule.name, rule.rule)
 
 
@@ -177,5 +184,9 @@ def _overdue(database: Database, now: datetime) -> Finding:
     with database.read() as connection:
         count = connection.execute(OVERDUE, {"now": now}).scalar_one()
     if count:
-        return ok("ended", f"{count} messages of ended mailings are left for the next dispatch to end")
+        return ok(
+            "ended",
+            f"{counted(count, 'message')} of ended mailings {agree(count, 'is', 'are')} left"
+            " for the next dispatch to end",
+        )
     return ok("ended", "no ended mailing has messages that wait")

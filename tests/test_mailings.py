@@ -252,7 +252,7 @@ def test_a_filter_that_matches_nobody_makes_no_messages_and_warns(three: Databas
         (("--end", "+1h", "--all"), "there is no text"),
         (
             ("--text", "x" * 1001, "--end", "+1h", "--all"),
-            "too long: 1001 characters, allowed are 1000 (MAILER_MAX",
+            "too long: 1,001 characters, allowed are 1,000 (MAILER_MAX",
         ),
         (("--text", "a\x1b[2Jb", "--end", "+1h", "--all"), "control character at place 2"),
         (("--text", "a\udcffb", "--end", "+1h", "--all"), "control character at place 2"),

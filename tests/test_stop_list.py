@@ -73,7 +73,7 @@ def test_an_export_marks_who_is_blocked_and_brings_the_numbers_of_nobody(
     stopped: Mailer, folder: Path
 ) -> None:
     said = stopped("clients", "export", "list.csv").out
-    assert "2 clients, and 1 blocked numbers of nobody" in said
+    assert "2 clients, and 1 blocked number of nobody" in said
     assert (folder / "list.csv").read_text().splitlines() == [
         HEADER,
         f"{OTHER},903,,Asia/Omsk,active",

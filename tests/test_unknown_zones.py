@@ -151,7 +151,7 @@ def test_everybody_of_a_zone_gets_another_and_what_waits_follows(mailer: Mailer,
     assert mailer(*wanted).json == moved | {"changed": 0}
     assert (
         mailer("clients", "rezone", "--from", "Mars/Base", "--to", "UTC").out
-        == "moved 1 from Mars/Base to UTC\n"
+        == "moved 1 client from Mars/Base to UTC\n"
     )
     by_zone = mailer("stats", mailing, "--json").json["by_timezone"]
     assert {each["key"]: each["total"] for each in by_zone} == {"Europe/Moscow": 2, "Asia/Omsk": 1, "UTC": 1}

@@ -8,6 +8,7 @@ import typer
 from mailer_cli import output
 from mailer_cli.cli.common import LARGEST_ID, DryRun, Invocation, Limit, Yes, command, confirm
 from mailer_cli.errors import Invalid
+from mailer_cli.plural import counted
 
 if TYPE_CHECKING:
     from mailer_cli.clients import Entry, Given, Wanted
@@ -207,7 +208,7 @@ def rezone(
     else:
         with at.database.write() as connection:
             changed = clients.rezone(connection, old, zone.name, at.now()) if old != zone.name else 0
-    said = f"{'would move' if dry_run else 'moved'} {changed} from {old} to {zone.name}"
+    said = f"{'would move' if dry_run else 'moved'} {counted(changed, 'client')} from {old} to {zone.name}"
     warnings = (zone.warning,) if zone.warning else ()
     return output.Note({"changed": changed, "from": old, "to": zone.name}, [said], warnings=warnings)
 
@@ -242,8 +243,9 @@ def block(at: Invocation, client_ids: Ids = None, phones: Phones = None) -> outp
     with at.database.write() as connection:
         wanted = given | clients.phones_of(connection, client_ids or [])
         new, cancelled = clients.block(connection, wanted, at.now())
-    said = f"blocked {len(new)}, already were {len(wanted) - len(new)}"
-    lines = [said if len(new) < len(wanted) else f"blocked {len(new)}", *_cancelled(cancelled)]
+    before = len(wanted) - len(new)
+    said = f"blocked {counted(len(new), 'number')}"
+    lines = [f"{said}, already were {before:,}" if before else said, *_cancelled(cancelled)]
     return output.Note({"blocked": [str(each) for each in new], "cancelled": cancelled}, lines)
 
 
@@ -256,8 +258,9 @@ def unblock(at: Invocation, client_ids: Ids = None, phones: Phones = None) -> ou
     with at.database.write() as connection:
         wanted = given | clients.phones_of(connection, client_ids or [])
         there = clients.unblock(connection, wanted)
-    said = f"unblocked {len(there)}, were not blocked {len(wanted) - len(there)}"
-    lines = [said if len(there) < len(wanted) else f"unblocked {len(there)}"]
+    never = len(wanted) - len(there)
+    said = f"unblocked {counted(len(there), 'number')}"
+    lines = [f"{said}, were not blocked {never:,}" if never else said]
     return output.Note({"unblocked": [str(each) for each in there]}, lines)
 
 
@@ -271,4 +274,4 @@ def _phones(client_ids: list[int] | None, phones: list[str] | None) -> set[int]:
 
 
 def _cancelled(count: int) -> list[str]:
-    return [f"messages cancelled: {count}"] if count else []
+    return [f"messages cancelled: {count:,}"] if count else []

@@ -157,7 +157,8 @@ def restore(
     lines = [
         f"restored {at.settings.database} from {source}",
         *([f"kept what it was as {done.kept}"] if done.kept else []),
-        f"{after.paused} mailings paused, {after.unknown} messages unknown, {after.pending} pending",
+        f"{counted(after.paused, 'mailing')} paused, {counted(after.unknown, 'message')} unknown,"
+        f" {after.pending:,} pending",
         "clients and the stop list are those of the backup",
         *_may_be_sent(at, after.started),
         "next: mailer mailings list --status paused; look at each before mailer mailings resume ID",

@@ -19,6 +19,7 @@ import typer
 from mailer_cli import output
 from mailer_cli.cli.common import Invocation, command
 from mailer_cli.errors import MailerError
+from mailer_cli.plural import counted
 from mailer_cli.stop import Interrupted
 
 JWT = "eyJhbGciOiJub25lIn0.eyJleHAiOjQxMDI0NDQ4MDB9.c2FuZGJveA"  # signed by nobody, good until 2100
@@ -188,9 +189,10 @@ def _conclude(stage: Stage) -> output.Result:
     }
     lines = [
         "",
-        f"The gateway's own ledger: it took {len(accepted)} messages, {taken_twice} of them more than once;",
-        f"mailer says {counts['sent']} sent, {counts['failed']} failed, {counts['unknown']} unknown, "
-        f"{counts['pending']} waiting. Every message is accounted for."
+        f"The gateway's own ledger: it took {counted(len(accepted), 'message')}, {taken_twice:,} of them"
+        " more than once;",
+        f"mailer says {counts['sent']:,} sent, {counts['failed']:,} failed, {counts['unknown']:,} unknown, "
+        f"{counts['pending']:,} waiting. Every message is accounted for."
         if is_true
         else "This does not agree: please report it.",
         f"Look around: cd {stage.folder}; then, for instance, mailer messages list --mailing 1 --limit 5",

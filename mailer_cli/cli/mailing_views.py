@@ -1,5 +1,6 @@
 """Mailings as people see them: the card, the list, and the sentences about what was done."""
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -63,11 +64,13 @@ def zone_warnings(waiting: Mapping[str, int]) -> tuple[str, ...]:
     if not waiting:
         return ()
     zones = ", ".join(f"{name} ({messages:,})" for name, messages in sorted(waiting.items())[:5])
-    more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""
+    first = shlex.quote(min(waiting))
+    total = sum(waiting.values())
+    more = f" and {len(waiting) - 5:,} more" if len(waiting) > 5 else ""
     return (
-        f"{counted(sum(waiting.values()), 'message')} of mailings with a window wait, for this machine does"
-        f" not know their time zones: {zones}{more}; install newer zone data (tzdata), or"
-        " mailer clients edit ID --timezone ZONE",
+        f"{counted(total, 'message')} of mailings with a window {agree(total, 'waits', 'wait')}, for this"
+        f" machine does not know {agree(len(waiting), 'the time zone', 'the time zones')}: {zones}{more};"
+        f" install newer zone data (tzdata), or mailer clients rezone --from {first} --to ZONE",
     )
 
 

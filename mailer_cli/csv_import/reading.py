@@ -16,6 +16,7 @@ from mailer_cli.csv_import.records import Chunk
 from mailer_cli.csv_import.staging import OnConflict
 from mailer_cli.database import Database
 from mailer_cli.errors import Invalid
+from mailer_cli.plural import counted
 from mailer_cli.words import plain, plain_number
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def _fitted(cells: list[str], width: int) -> list[str]:
     """The cells of a row that lacks its last ones, or has more: a spreadsheet drops empty cells at the end
     of rows by blocks of sixteen rows, or writes some. Raises: Bad when one too many is not empty."""
     if not _blank(cells[width:]):
-        raise Bad(Fault(f"{len(cells)} fields instead of {width}", TOO_MANY, TOO_MANY_HINT))
+        raise Bad(Fault(f"{counted(len(cells), 'field')} instead of {width:,}", TOO_MANY, TOO_MANY_HINT))
     return [*cells[:width], *[""] * (width - len(cells))]
 
 

@@ -60,7 +60,7 @@ def check_text(text: str, max_text: int) -> None:
         raise Invalid("the text is empty")
     if len(text) > max_text:
         raise Invalid(
-            f"the text is too long: {len(text)} characters, allowed are {max_text} (MAILER_MAX_TEXT)"
+            f"the text is too long: {len(text):,} characters, allowed are {max_text:,} (MAILER_MAX_TEXT)"
         )
     for place, character in enumerate(text, start=1):
         if unicodedata.category(character) in ("Cc", "Cs") and character not in LINE_BREAKS:
