@@ -199,7 +199,9 @@ class Sender:
         self._is_probe = turned.state.is_open
         self._gate.hear(asked, turned.news)
         while self._unstarted:
-            self._start(self._gate.admit(self._unstarted.pop(0), turned.news, turned.began))
+            waiting = self._gate.admit(self._unstarted[0], turned.news, turned.began)
+            del self._unstarted[0]  # only now: what cannot be admitted is given back
+            self._start(waiting)
         self._company.changed(len(self._finished), len(self._in_flight))
         self._tell(done)
         self._obey_breaker(turned)
