@@ -19,7 +19,8 @@ from mailer_cli import breaker, mailings, outbox
 from mailer_cli.belief import Boot
 from mailer_cli.caution import Caution
 from mailer_cli.company import Company
-from mailer_cli.database import Database, Turn, Turns, persistently
+from mailer_cli.database import Database, persistently
+from mailer_cli.database.turns import Turn, Turns
 from mailer_cli.decide import Limits, decide
 from mailer_cli.errors import MailerError
 from mailer_cli.gate import Asked, Gate, News, Waiting

@@ -54,7 +54,7 @@ HARMLESS = {
     "a zone that nobody asks for": MESSAGE.format("timezone = x'00ff'"),
     "a time that is none": MESSAGE.format("created_at = 'then'"),
     "another message's status": MESSAGE.format("status = 'lost'"),
-    "another run's end": "INSERT INTO run SELECT 99, x'ff', 'pid', 'then', 'now', x'00', 0, 0, 0, 0, 0, 0, 0, 0",
+    "another run's end": "INSERT INTO run SELECT 99, x'ff', 'pid', 'then', 'now', 0, 0, 0, 0, 0, 0, 0, 0, 0",
     "a block that is none": "INSERT INTO block VALUES (5, 'then')",
     "a client's tag": CLIENT.format("tag = 'a' || char(0) || 'b', operator_code = 'nine'"),
     "a client's tag that is not UTF-8": CLIENT.format(f"tag = {NOT_UTF8}, created_at = 'then'"),

@@ -24,6 +24,7 @@ QUIET = {
     "clients show": "1",
     "clients edit": "1 --tag new",
     "clients remove": "3 --yes",
+    "clients rezone": "--from UTC --to Europe/Moscow",
     "clients block": "2",
     "clients unblock": "2",
     "clients import": "list.csv",

@@ -123,7 +123,10 @@ def test_no_error_about_an_option_is_the_librarys(
         ("clients list --limit x", "error: --limit is 'x', allowed is a whole number from 1"),
         ("clients show abc", "error: ID is 'abc', allowed is a whole number from 1"),
         ("clients block stop.csv", "error: ID is 'stop.csv', allowed is a whole number from 1"),
-        ("dispatch --max-seconds soon", "error: --max-seconds is 'soon', allowed is a number from 1"),
+        (
+            "dispatch --max-seconds soon",
+            "error: --max-seconds is 'soon', allowed is a number from 1 to 86,400",
+        ),
         ("messages resolve 5 --as lost", "error: --as is 'lost', allowed is sent, failed"),
         ("clients list --status off", "error: --status is 'off', allowed is active, blocked, removed"),
         ("clients list --tag", "error: --tag needs a value"),

@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.engine.default import DefaultDialect
 
-from mailer_cli.database import Database, Turn, Turns
+from mailer_cli.database import Database
+from mailer_cli.database.turns import Turn, Turns
 from mailer_cli.errors import DatabaseFailed
 from tests.breakage import one_line
 from tests.judge import sent_everything

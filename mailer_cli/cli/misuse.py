@@ -7,6 +7,7 @@ from typing import Any
 
 from typer.exceptions import TyperException
 
+from mailer_cli.cli.common import LARGEST_ID
 from mailer_cli.errors import Invalid
 
 # A slip of the fingers must not lead to one of these: each lets more be sent, or overwrites.
@@ -134,7 +135,9 @@ def _allowed(fault: Mapping[str, Any], param: Any) -> str:
         return message
     number = "a number" if "float" in str(param.type_descriptor.annotation) else "a whole number"
     least = f" from {param.min:,}" if param.min is not None else ""
-    return number + least + (f" to {param.max:,}" if param.max is not None else "")
+    is_number = str(fault["input"]).lstrip("-").isdecimal()  # who typed a word need not hear of 2^63
+    is_told = param.max is not None and (param.max < LARGEST_ID or is_number)
+    return number + least + (f" to {param.max:,}" if is_told else "")
 
 
 def _plain(message: str) -> str:

@@ -30,7 +30,6 @@ from mailer_cli.database.schema import (
     unopened,
     upgrade,
 )
-from mailer_cli.database.turns import Turn, Turns
 
 __all__ = [
     "BUSY_TIMEOUT",
@@ -39,8 +38,6 @@ __all__ = [
     "Database",
     "Journal",
     "RunLocks",
-    "Turn",
-    "Turns",
     "bad_end",
     "choose_journal",
     "create_database",
