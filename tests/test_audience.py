@@ -204,7 +204,7 @@ def test_a_filter_touches_no_message_that_somebody_may_have_got(
 def add_attempt(database: Database, client_id: int, outcome: str) -> None:
     """The client's one message waits after an attempt that came to this."""
     tried = "attempts = 1, phone = 79160000001, wording_id = 1"
-    run_sql(database, "INSERT INTO run VALUES (1, 'h', 1, '2026-06-01', NULL, NULL, 0, 0, 0, 0, 0, 0, 0)")
+    run_sql(database, "INSERT INTO run VALUES (1, 'h', 1, '2026-06-01', NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0)")
     run_sql(database, f"UPDATE message SET {tried} WHERE client_id = {client_id}")
     run_sql(
         database,

@@ -206,7 +206,7 @@ def test_what_may_have_been_taken_is_given_back_unless_it_is_held(
             audience.fix(connection, 1, datetime.now(UTC))
         first = lab.number("SELECT min(id) FROM message")
         lab.execute(
-            "INSERT INTO run SELECT 7, 'h', 1, ?, ?, NULL, 0, 0, 0, 0, 0, 0, 0",
+            "INSERT INTO run SELECT 7, 'h', 1, ?, ?, NULL, 0, 0, 0, 0, 0, 0, 0, 0",
             *[stored(datetime.now(UTC) + DAY)] * 2,
         )
         lab.execute("UPDATE message SET status = 'expired', reason = 'mailing ended' WHERE id = ?", first)

@@ -223,6 +223,7 @@ def test_an_operators_word_settles_an_unknown_message_and_stays_in_its_history(
     printed = mailer("messages", "resolve", message, "--as", status, "--json").json
     shown = mailer("messages", "show", message, "--json").json
     (word,) = shown.pop("history")
+    assert shown.pop("text") == "Hello"
     assert printed == shown
     assert (shown["status"], shown["sent_at"] is not None) == (status, status == "sent")
     assert (word["attempt"], word["outcome"], word["http_status"]) == (None, f"resolved {status}", None)

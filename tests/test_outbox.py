@@ -517,17 +517,23 @@ def test_a_retry_gives_fresh_limits_and_forgets_nothing(queue: Queue) -> None:
     assert queue.message().unknowns == 3
 
 
-@pytest.mark.parametrize(("is_tried", "zone"), [(False, "Asia/Omsk"), (True, "Europe/Moscow")])
-def test_a_retry_follows_the_clients_zone_unless_an_attempt_has_fixed_it(
-    queue: Queue, is_tried: bool, zone: str
+@pytest.mark.parametrize(
+    ("outcome", "status", "zone"),
+    [
+        (Outcome.REJECTED, MessageStatus.FAILED, "Asia/Omsk"),
+        (Outcome.UNKNOWN, MessageStatus.UNKNOWN, "Europe/Moscow"),
+    ],
+)
+def test_a_retry_follows_the_clients_zone_unless_the_message_may_have_been_taken(
+    queue: Queue, outcome: Outcome, status: MessageStatus, zone: str
 ) -> None:
-    mailing = queue.fill()
-    if is_tried:
-        queue.claim(queue.run())
-    outbox.after_restore(queue.connection, NOW, keep_pending=False)
+    mailing, run = queue.fill(), queue.run()
+    (claimed,) = queue.claim(run)
+    verdict = decide(claimed, Answer(outcome, "so"), Limits(1, 1), NOW, 0.5)
+    outbox.record(queue.connection, run, [verdict])
     queue.connection.execute(update(Client).values(timezone="Asia/Omsk"))
     assert outbox.follow_zones(queue.connection, select(col(Client.id)).scalar_subquery()) == 0
-    assert outbox.retry(queue.connection, mailing, [MessageStatus.UNKNOWN], None, NOW).again == 1
+    assert outbox.retry(queue.connection, mailing, [status], None, NOW).again == 1
     assert queue.message().timezone == zone
 
 

@@ -120,7 +120,8 @@ def test_an_empty_table_says_so() -> None:
     assert shown(Table([], [column("id")], empty="no clients found")) == "no clients found\n"
 
 
-def test_in_a_pipe_a_record_is_a_line_and_nothing_is_cut() -> None:
+def test_in_a_pipe_a_record_is_a_line_and_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     lines = shown(people("漢字" * 60, "a" * 200)).splitlines()
     assert [line.split()[-1] for line in lines] == ["tag", "漢字" * 60, "a" * 200]
     assert lines[1].split()[0] == "12000000000"
