@@ -17,7 +17,7 @@ from tests.scripted import Minutes, Rule, Says, add, scripted, sent
 OpenLab = Callable[..., Lab]
 OK = Says(after=0.01)
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)  # a run that waits where it should go on takes far longer
 
 
 @pytest.fixture
