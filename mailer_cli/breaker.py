@@ -163,16 +163,11 @@ class _Hearing:
         wish = timedelta(seconds=answer.retry_after)
         if self._is_own(claimed, its):
             wish = min(wish, OWN_WISH)
-        elif claimed.failed_at is not None or not self._is_in_trouble:
+        elif claimed.failed_at is not None or not self.state.is_in_trouble:
             wish = min(wish, SECOND_OPINION)  # so far only one message has heard it
         until = self._now + wish
         self._busy_until = max(self._busy_until or until, until)
         self._blame(claimed, its)
-
-    @property
-    def _is_in_trouble(self) -> bool:
-        """Whether a message has failed, and none has got its OK since."""
-        return self._failed_at is not None and (self._ok_at is None or self._ok_at < self._failed_at)
 
     def _owners(self, its: Sequence[Scope]) -> list[Scope]:
         """Of these scopes those that have failed while others got their OK."""
